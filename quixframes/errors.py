@@ -1,0 +1,185 @@
+"""The exception tree. Every error that quixframes raises on purpose is one of these.
+
+::
+
+    QuixframesError
+    ├── SettingsError (ValueError)      an argument or setting that cannot be
+    ├── FrameError (ValueError)         a DataFrame that cannot be carried exactly: column, row
+    ├── WireError (ValueError)          a message that cannot be read: topic, partition, offset
+    │   ├── DamagedMessageError         ours, but broken or cut off
+    │   ├── ForeignMessageError         not written by quixframes
+    │   └── FutureVersionError          ours, written by a newer quixframes
+    ├── ClosedError                     a client, topic or stream used after it was closed
+    ├── StreamExistsError               create_stream of an ID that is open already
+    ├── StreamNotFoundError (KeyError)  get_stream of an ID that is not open
+    ├── BrokerError                     the cluster refused, failed or did not answer
+    │   ├── BrokerUnavailableError      no broker answers there (retriable)
+    │   ├── TopicNotFoundError          the topic does not exist
+    │   ├── AccessDeniedError           the principal may not do that
+    │   ├── AuthenticationError         the login was refused
+    │   ├── TlsError                    no trusted, encrypted connection could be made
+    │   ├── MessageTooLargeError        over a limit of the client, topic or broker
+    │   ├── DeliveryError               rows that were not acknowledged: stream, rows
+    │   ├── CommitError                 offsets that were not committed
+    │   │   └── GroupMovedOnError       ... because the partition belongs to somebody else by now
+    │   └── OffsetGoneError             retention removed what was to be read next
+    └── LocalKafkaError                 the local Kafka could not be started or stopped
+
+An error carries its facts as attributes, so that code need not parse its text. ``retriable`` says whether the same call
+may succeed later without any change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "AccessDeniedError",
+    "AuthenticationError",
+    "BrokerError",
+    "BrokerUnavailableError",
+    "ClosedError",
+    "CommitError",
+    "DamagedMessageError",
+    "DeliveryError",
+    "ForeignMessageError",
+    "FrameError",
+    "FutureVersionError",
+    "GroupMovedOnError",
+    "LocalKafkaError",
+    "MessageTooLargeError",
+    "OffsetGoneError",
+    "QuixframesError",
+    "SettingsError",
+    "StreamExistsError",
+    "StreamNotFoundError",
+    "TlsError",
+    "TopicNotFoundError",
+    "WireError",
+]
+
+
+class QuixframesError(Exception):
+    """The root: catch this to catch everything that quixframes raises on purpose."""
+
+    retriable = False
+
+
+class SettingsError(QuixframesError, ValueError):
+    """An argument or setting that cannot be; the text says which, and what is allowed."""
+
+
+class FrameError(QuixframesError, ValueError):
+    """A DataFrame that cannot be carried exactly. Raised before anything of it is sent or held.
+
+    ``column`` and ``row`` (the position of the first offending row) are None where the fault is not in one place.
+    """
+
+    def __init__(self, message: str, *, column: object = None, row: int | None = None) -> None:
+        super().__init__(message)
+        self.column = column
+        self.row = row
+
+
+class WireError(QuixframesError, ValueError):
+    """A message that cannot be read as quixframes' own. Its place is in the text and in the attributes."""
+
+    def __init__(self, message: str, *, topic: str, partition: int, offset: int) -> None:
+        super().__init__(f"{topic}[{partition}]@{offset}: {message}")
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+
+
+class DamagedMessageError(WireError):
+    """The message says that quixframes wrote it, but its content is broken or cut off."""
+
+
+class ForeignMessageError(WireError):
+    """The message was not written by quixframes: it lacks the headers of the wire format."""
+
+
+class FutureVersionError(WireError):
+    """The message was written in a version of the wire format that this quixframes does not know: upgrade it."""
+
+
+class ClosedError(QuixframesError):
+    """A client, topic or stream was used after it was closed."""
+
+
+class StreamExistsError(QuixframesError):
+    """``create_stream`` was called with an ID that is open on this topic already."""
+
+
+class StreamNotFoundError(QuixframesError, KeyError):
+    """``get_stream`` was called with an ID that is not open on this topic."""
+
+    def __str__(self) -> str:  # KeyError would show the repr of the text
+        return str(self.args[0])
+
+
+class BrokerError(QuixframesError):
+    """The cluster refused, failed or did not answer. The client's own error is its ``__cause__``."""
+
+
+class BrokerUnavailableError(BrokerError):
+    """No broker answers at the address, or the ones that did are gone."""
+
+    retriable = True
+
+
+class TopicNotFoundError(BrokerError):
+    """The topic does not exist on the cluster, or the principal may not know that it does."""
+
+    def __init__(self, message: str, *, topic: str) -> None:
+        super().__init__(message)
+        self.topic = topic
+
+
+class AccessDeniedError(BrokerError):
+    """The cluster knows the principal, and refuses it the operation."""
+
+
+class AuthenticationError(BrokerError):
+    """The login was refused: wrong user, password or token, or a mechanism that is not offered."""
+
+
+class TlsError(BrokerError):
+    """No trusted, encrypted connection could be made: certificate, host name or protocol."""
+
+
+class MessageTooLargeError(BrokerError):
+    """A message is over a limit of the client, the topic or the broker."""
+
+
+class DeliveryError(BrokerError):
+    """Rows that were written and not acknowledged by the cluster.
+
+    ``topic``, ``stream_id`` and ``rows`` (how many) say which; ``others`` are further failures since the last report.
+    Rows that are named here may or may not be in the topic: the cluster did not say.
+    """
+
+    def __init__(
+        self, message: str, *, topic: str, stream_id: str, rows: int, others: Sequence[DeliveryError] = ()
+    ) -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.stream_id = stream_id
+        self.rows = rows
+        self.others = tuple(others)
+
+
+class CommitError(BrokerError):
+    """Offsets that were not committed: the rows will be delivered again after a restart."""
+
+
+class GroupMovedOnError(CommitError):
+    """The partition belongs to another instance of the group by now, which will be handed the uncommitted rows."""
+
+
+class OffsetGoneError(BrokerError):
+    """What was to be read next is no longer in the topic: retention or a deletion removed it."""
+
+
+class LocalKafkaError(QuixframesError):
+    """The local Kafka could not be started, found or stopped; the text has the cause and the tail of its log."""

@@ -1,0 +1,241 @@
+"""What quixframes needs of a Kafka client: three small Protocols, and the plain records that pass through them.
+
+Adapters (``kafka_python``) implement the Protocols and raise errors of :mod:`quixframes.errors` only. The contract, which
+the adapters' tests hold every one of them to:
+
+- ``Producer`` may be used from any thread. Messages of one partition arrive in the order of their ``send`` calls and once,
+  or their ``on_done`` says otherwise; ``on_done`` is called exactly once for each, within the delivery time-out.
+  A failure of one message or topic does not touch the others.
+- ``Consumer`` belongs to one thread, but for ``RebalanceListener.revoking``, which may be called on another.
+- ``Admin`` may be used from any thread.
+- ``close`` ends within its timeout whatever the cluster does, and leaves no thread behind.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from quixframes.settings import Connection, ReaderSettings, WriterSettings
+
+__all__ = [
+    "Admin",
+    "Change",
+    "Consumer",
+    "Header",
+    "Offset",
+    "Outgoing",
+    "Partition",
+    "Polled",
+    "Producer",
+    "Rebalance",
+    "Record",
+    "Revoking",
+    "TopicDescription",
+    "Transport",
+]
+
+Header = tuple[str, bytes]
+
+
+class Partition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.number}]"
+
+
+class Record(NamedTuple):
+    """A message as it came from the cluster."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | memoryview | None
+    headers: Sequence[Header]
+
+
+class Outgoing(NamedTuple):
+    """A message to be sent. Its partition follows from its key by murmur2, as Kafka's Java client has it."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: list[Header]
+
+
+class Offset(NamedTuple):
+    """A committed position: the offset to be read next, and the text that was kept with it."""
+
+    offset: int
+    metadata: str = ""
+
+
+class Change(enum.Enum):
+    """What happened to this member's partitions."""
+
+    Assigned = "assigned"
+    Revoked = "revoked"
+    Lost = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Rebalance:
+    """Partitions that came or went. ``Lost`` ones were given to somebody else already: nothing can be committed."""
+
+    change: Change
+    partitions: frozenset[Partition]
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one ``poll`` brought: the rebalances first, in their order, then the records, by offset in each partition.
+
+    No record is of a partition that this same poll reports as assigned: its position has to be set by ``seek`` first.
+    ``gone`` maps partitions whose position is no longer in the topic to that position: nothing comes from them until
+    they are ``seek``-ed.
+    """
+
+    rebalances: Sequence[Rebalance] = ()
+    records: Sequence[Record] = ()
+    gone: Mapping[Partition, int] | None = None
+
+
+Revoking = Callable[[frozenset[Partition]], Mapping[Partition, Offset]]
+"""Called when partitions are about to go (rebalance or close), before they do, possibly on the client's own thread: returns
+what is to be committed for them, quickly and without calling the consumer. The adapter commits it, then lets them go."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """A topic as the cluster has it. ``message_limit`` is the largest record batch that it takes, in bytes."""
+
+    name: str
+    partitions: int
+    replication: int
+    message_limit: int
+
+
+class Producer(Protocol):
+    """Sends messages: idempotent, acknowledged by all in-sync replicas."""
+
+    def send(self, message: Outgoing, on_done: Callable[[Exception | None], None]) -> None:
+        """Queue a message; ``on_done(None)`` once it is acknowledged, ``on_done(error)`` once it is known to have failed.
+
+        It may be called on the client's own thread, or before ``send`` returns: it has to be quick and must not raise.
+        The caller bounds the bytes in flight.
+
+        Raises:
+            ClosedError: after ``close``.
+        """
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until the ``on_done`` of everything sent before this call was called; False where ``timeout`` came first."""
+
+    def close(self, timeout: float) -> None:
+        """Send what is queued, as far as ``timeout`` (seconds) allows; fail the rest through ``on_done``; end."""
+
+
+class Consumer(Protocol):
+    """Reads messages, as a member of a group or by itself."""
+
+    def subscribe(self, topics: Collection[str], revoking: Revoking) -> None:
+        """Join the group, and share the topics' partitions with its other members."""
+
+    def assign(self, positions: Mapping[Partition, int]) -> None:
+        """Read these partitions from these offsets, in no group."""
+
+    def poll(self, timeout: float) -> Polled:
+        """What has arrived, waiting up to ``timeout`` seconds for something. Keeps the membership.
+
+        Raises:
+            AccessDeniedError, AuthenticationError, TopicNotFoundError, ...: what will not mend itself.
+        """
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read on from this offset; what was fetched ahead is dropped."""
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        """Return nothing of these partitions from ``poll``, and fetch nothing more of them."""
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """End a pause."""
+
+    def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, Offset | None]:
+        """What the group has committed for the partitions, with metadata; None where it never has."""
+
+    def commit(self, offsets: Mapping[Partition, Offset]) -> None:
+        """Commit, and return when the cluster has acknowledged.
+
+        Raises:
+            GroupMovedOnError: the partition is another member's by now.
+            CommitError: it did not succeed in time.
+        """
+
+    def trouble(self) -> str | None:
+        """None while some broker of the partitions being read answers; else what is wrong, for a log line."""
+
+    def close(self, timeout: float) -> None:
+        """Ask ``revoking`` what is left to commit, commit it, leave the group, and end."""
+
+
+class Admin(Protocol):
+    """Looks at topics and offsets, and makes and removes topics."""
+
+    def describe(self, topic: str) -> TopicDescription:
+        """The topic as the cluster has it.
+
+        Raises:
+            TopicNotFoundError: there is none of that name, or the principal may not know.
+            AccessDeniedError: it may not be described.
+            BrokerUnavailableError: nobody answered in time.
+        """
+
+    def topics(self) -> list[str]:
+        """Names of the topics there are, internal ones left out, sorted."""
+
+    def create(self, topic: str, *, partitions: int, replication: int, settings: Mapping[str, str]) -> None:
+        """Make a topic, and return when it can be written to and read from.
+
+        Raises:
+            BrokerError: it exists already, or cannot be.
+        """
+
+    def delete(self, topic: str) -> None:
+        """Remove a topic and everything in it.
+
+        Raises:
+            TopicNotFoundError: there is none.
+        """
+
+    def beginnings(self, topic: str) -> dict[int, int]:
+        """The first retained offset of each partition."""
+
+    def ends(self, topic: str, *, committed_only: bool = True) -> dict[int, int]:
+        """The offset after the last message of each partition (with ``committed_only``: after the last stable one)."""
+
+    def offsets_at(self, topic: str, timestamp_ms: int) -> dict[int, int]:
+        """The first offset of each partition whose message has this broker time or a later one; its end if none has."""
+
+    def close(self, timeout: float) -> None:
+        """End."""
+
+
+class Transport(Protocol):
+    """A Kafka client: makes the three above. What fails to connect raises at once, with its cause."""
+
+    def producer(self, connection: Connection, settings: WriterSettings) -> Producer:
+        """A connected producer."""
+
+    def consumer(self, connection: Connection, settings: ReaderSettings, *, group: str | None) -> Consumer:
+        """A connected consumer; ``group`` is None for one that will ``assign``."""
+
+    def admin(self, connection: Connection) -> Admin:
+        """A connected admin client."""

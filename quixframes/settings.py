@@ -1,0 +1,313 @@
+"""What a user can choose, as frozen dataclasses, with durations and sizes as people write them.
+
+Every setting is checked when it is made, so that a wrong one fails where it was written and not in a background thread.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from quixframes.errors import SettingsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "AutoOffsetReset",
+    "BufferSettings",
+    "CommitMode",
+    "CommitSettings",
+    "Connection",
+    "Duration",
+    "ReaderSettings",
+    "Size",
+    "WriterSettings",
+    "byte_count",
+    "nanoseconds",
+    "seconds",
+]
+
+Duration = str | int | float | dt.timedelta
+"""A duration: ``"500ms"``, ``"1.5 s"``, ``"7 days"``, a number of seconds, a timedelta or a pandas Timedelta."""
+
+Size = str | int
+"""A size: ``"16 MB"`` (10^6), ``"16 MiB"`` (2^20), or a number of bytes."""
+
+_UNIT_NS = {
+    **dict.fromkeys(("ns", "nanosecond", "nanoseconds"), 1),
+    **dict.fromkeys(("us", "µs", "microsecond", "microseconds"), 10**3),
+    **dict.fromkeys(("ms", "millisecond", "milliseconds"), 10**6),
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 10**9),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), 60 * 10**9),
+    **dict.fromkeys(("h", "hour", "hours"), 3600 * 10**9),
+    **dict.fromkeys(("d", "day", "days"), 86_400 * 10**9),
+    **dict.fromkeys(("w", "week", "weeks"), 7 * 86_400 * 10**9),
+}
+_UNIT_BYTES = {
+    "": 1,
+    "b": 1,
+    **{prefix + "b": 1000 ** (n + 1) for n, prefix in enumerate("kmgt")},
+    **{prefix + "ib": 1024 ** (n + 1) for n, prefix in enumerate("kmgt")},
+}
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zµ]*)\s*", re.IGNORECASE)
+
+
+def nanoseconds(duration: Duration, *, name: str = "duration") -> int:
+    """A duration in whole nanoseconds; it has to be above zero.
+
+    >>> nanoseconds("500ms"), nanoseconds("7 days"), nanoseconds(1.5)
+    (500000000, 604800000000000, 1500000000)
+
+    Raises:
+        SettingsError: where it is not a duration, or not above zero; the text calls it by ``name``.
+    """
+    if isinstance(duration, dt.timedelta):
+        # A pandas Timedelta is a timedelta that also knows its nanoseconds.
+        spare = getattr(duration, "nanoseconds", 0)
+        ns = ((duration.days * 86_400 + duration.seconds) * 10**6 + duration.microseconds) * 1000 + spare
+    elif isinstance(duration, str):
+        match = _QUANTITY.fullmatch(duration)
+        unit = _UNIT_NS.get(match[2].lower()) if match else None
+        if match is None or unit is None:
+            raise SettingsError(
+                f"{name}={duration!r} is not a duration: write a number and a unit, as in '500ms', '2s' or '7 days'"
+            )
+        ns = round(float(match[1]) * unit)
+    elif isinstance(duration, (int, float)) and not isinstance(duration, bool) and math.isfinite(duration):
+        ns = round(duration * 10**9)
+    else:
+        raise SettingsError(f"{name}={duration!r} is not a duration: give '500ms', a number of seconds or a timedelta")
+    if ns <= 0:
+        raise SettingsError(f"{name}={duration!r} has to be above zero")
+    return ns
+
+
+def seconds(duration: Duration, *, name: str = "duration") -> float:
+    """A duration in seconds; see :func:`nanoseconds`.
+
+    >>> seconds("1.5 s"), seconds("2 min")
+    (1.5, 120.0)
+    """
+    return nanoseconds(duration, name=name) / 10**9
+
+
+def byte_count(size: Size, *, name: str = "size") -> int:
+    """A size in bytes; it has to be above zero.
+
+    >>> byte_count("16 MB"), byte_count("1 MiB"), byte_count(4096)
+    (16000000, 1048576, 4096)
+
+    Raises:
+        SettingsError: where it is not a size, or not above zero; the text calls it by ``name``.
+    """
+    if isinstance(size, str):
+        match = _QUANTITY.fullmatch(size)
+        unit = _UNIT_BYTES.get(match[2].lower()) if match else None
+        if match is None or unit is None:
+            raise SettingsError(f"{name}={size!r} is not a size: write a number and a unit, as in '64 MB' or '1 MiB'")
+        size = round(float(match[1]) * unit)
+    return _whole(size, name, least=1)
+
+
+def _whole(number: object, name: str, *, least: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise SettingsError(f"{name}={number!r} has to be a whole number, {least} or more")
+    return number
+
+
+class CommitMode(enum.Enum):
+    """Who says that rows are processed: the loop by asking for the next batch, or the model by ``batch.commit()``."""
+
+    Automatic = "automatic"
+    Manual = "manual"
+
+
+class AutoOffsetReset(enum.Enum):
+    """Where a group reads that has never committed: all that is retained, or only what arrives from now on."""
+
+    Earliest = "earliest"
+    Latest = "latest"
+
+    @classmethod
+    def of(cls, value: AutoOffsetReset | str) -> AutoOffsetReset:
+        """The member, or the one of that name.
+
+        Raises:
+            SettingsError: where there is none.
+        """
+        try:
+            return value if isinstance(value, cls) else cls(str(value).lower())
+        except ValueError:
+            raise SettingsError(f"auto_offset_reset={value!r} has to be 'earliest' or 'latest'") from None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSettings:
+    """When finished batches are committed.
+
+    Args:
+        mode: with ``Automatic`` (default) a batch is finished when the loop asks for the next one; with ``Manual``
+            only ``batch.commit()`` and ``topic.commit()`` finish and commit.
+        every: automatic only: the longest time between a batch's end and its commit. Default 5 s.
+        rows: automatic only: commit as soon as so many finished rows are not committed. Default 5,000.
+
+    A crash makes the rows come again that were finished and not committed: at most what ``every`` and ``rows`` allow.
+    """
+
+    mode: CommitMode = CommitMode.Automatic
+    every: Duration = "5s"
+    rows: int = 5_000
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mode, CommitMode):
+            raise SettingsError(f"commit mode {self.mode!r} has to be CommitMode.Automatic or CommitMode.Manual")
+        seconds(self.every, name="every")
+        _whole(self.rows, "rows", least=1)
+
+    @classmethod
+    def of(cls, value: CommitSettings | CommitMode) -> CommitSettings:
+        """The settings themselves, or those of a mode with its defaults."""
+        return value if isinstance(value, CommitSettings) else cls(mode=value)
+
+
+@dataclass(frozen=True, slots=True)
+class BufferSettings:
+    """When rows that are held for a stream are released as one batch. The same on the writing and the reading side.
+
+    The rules, for each stream by itself; the first that applies releases. Which rows come together depends on the rows
+    alone, never on how they were split into writes or messages (``timeout`` aside).
+
+    Args:
+        rows: release as soon as so many rows are held, the last one included. Default 10,000.
+        time_span: a row that would make the newest minus the oldest event time of the held rows *reach* this span
+            releases the rows before it, and is itself held. Default None: no such rule.
+        timeout: release what is held so long after the *first* held row came in (wall clock): a bound on latency.
+            Default 1 s. None holds rows for ever, and with them, on the reading side, the commits of their partition.
+        bytes: a row that would take the held rows over this size (as Arrow holds them) releases the rows before it.
+            Default 32 MB.
+        trigger: given the arriving rows as a DataFrame, returns a boolean mask; each True releases, that row included.
+            It has to judge each row by itself, or the batches depend on how the rows arrived. Default None.
+        filter: given the arriving rows as a DataFrame, returns a boolean mask of the rows to keep; the others count as
+            finished and are never held. It comes before all other rules. Default None.
+
+    A change of the stream's columns or dtypes releases what is held first, so that a batch has one schema.
+
+    >>> BufferSettings(rows=5_000, time_span="1s")
+    BufferSettings(rows=5000, time_span='1s', timeout='1s', bytes='32 MB', trigger=None, filter=None)
+    """
+
+    rows: int | None = 10_000
+    time_span: Duration | None = None
+    timeout: Duration | None = "1s"
+    bytes: Size | None = "32 MB"
+    trigger: Callable[[pd.DataFrame], Any] | None = None
+    filter: Callable[[pd.DataFrame], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows is not None:
+            _whole(self.rows, "rows", least=1)
+        if self.time_span is not None:
+            nanoseconds(self.time_span, name="time_span")
+        if self.timeout is not None:
+            seconds(self.timeout, name="timeout")
+        if self.bytes is not None:
+            byte_count(self.bytes, name="bytes")
+        for name in ("trigger", "filter"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise SettingsError(f"{name}={value!r} has to be a function from a DataFrame to a boolean mask")
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSettings:
+    """How a client writes.
+
+    Args:
+        delivery_timeout: a write that the cluster has not acknowledged after this time fails. Default 60 s: long
+            enough for a broker to be replaced, short enough to be told.
+        memory: bytes that may be written and not yet acknowledged; past it a write waits. Default 64 MB.
+        compression: None (default), "lz4", "zstd", "gzip" or "snappy": Kafka's, of whole batches of messages.
+        linger: how long a message may wait for others to share its request. Default 5 ms.
+    """
+
+    delivery_timeout: Duration = "60s"
+    memory: Size = "64 MB"
+    compression: str | None = None
+    linger: Duration = "5ms"
+
+    def __post_init__(self) -> None:
+        seconds(self.delivery_timeout, name="delivery_timeout")
+        byte_count(self.memory, name="memory")
+        seconds(self.linger, name="linger")
+        known = (None, "lz4", "zstd", "gzip", "snappy")
+        if self.compression not in known:
+            raise SettingsError(f"compression={self.compression!r} has to be one of {', '.join(map(str, known))}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderSettings:
+    """How a topic is read.
+
+    Args:
+        prefetch: bytes of messages that may be read ahead of the model; past it reading pauses. Default 64 MB.
+        session_timeout: an instance that the cluster does not hear of for this long is replaced. Default 45 s.
+        model_timeout: a model that holds on to a batch for longer than this gives its partitions up, and its next
+            call raises. Default None: membership is kept however long a batch takes.
+        warn_after: how long the cluster may be out of reach before a warning is logged. Default 5 s.
+    """
+
+    prefetch: Size = "64 MB"
+    session_timeout: Duration = "45s"
+    model_timeout: Duration | None = None
+    warn_after: Duration = "5s"
+
+    def __post_init__(self) -> None:
+        byte_count(self.prefetch, name="prefetch")
+        seconds(self.session_timeout, name="session_timeout")
+        seconds(self.warn_after, name="warn_after")
+        if self.model_timeout is not None:
+            seconds(self.model_timeout, name="model_timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the cluster is, and how long to try to reach it.
+
+    Args:
+        brokers: addresses as "host:port"; one that answers is enough.
+        client_id: the name under which the cluster's logs and quotas know this client.
+        connect_timeout: how long opening may take before it fails. Default 8 s.
+    """
+
+    brokers: tuple[str, ...]
+    client_id: str = "quixframes"
+    connect_timeout: Duration = "8s"
+
+    @classmethod
+    def of(cls, address: str | tuple[str, ...] | list[str]) -> Connection:
+        """A connection to "host:port", to several of them with commas between, or to a list of them.
+
+        >>> Connection.of("kafka-1:9092, kafka-2:9092").brokers
+        ('kafka-1:9092', 'kafka-2:9092')
+
+        Raises:
+            SettingsError: for an address that is not of that form.
+        """
+        parts = address.split(",") if isinstance(address, str) else list(address)
+        brokers = tuple(part.strip() for part in parts if part.strip())
+        for broker in brokers:
+            host, colon, port = broker.rpartition(":")
+            if not (colon and host and port.isdigit() and 0 < int(port) < 65_536):
+                raise SettingsError(f"broker address {broker!r} has to be 'host:port', as in 'localhost:9092'")
+        if not brokers:
+            raise SettingsError("no broker address was given: write 'host:port', as in 'localhost:9092'")
+        return cls(brokers=brokers)
+
+    def __post_init__(self) -> None:
+        seconds(self.connect_timeout, name="connect_timeout")
