@@ -1,0 +1,58 @@
+"""Starts one broker, and ends it when the process that asked for it is gone. Run as a script, never imported.
+
+A killed owner runs no clean-up, so something else has to watch it. That is this process: it holds the reading end of a pipe
+whose writing end only the owner has, and the kernel closes that end however the owner dies. (Linux could signal the broker
+at its parent's death, but that fires when the *thread* that started it ends, and exists on no other system.) A process that
+the owner forked would keep the pipe open, so the parent's ID is looked at as well.
+
+Arguments: the owner's process ID, the seconds a broker may take to stop, the command. The broker's process ID goes to
+standard output; the broker writes to standard error; the exit code is the broker's. The line ``detach`` on standard input
+ends the watching: the broker then runs until somebody stops it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+
+
+def end(broker: subprocess.Popen[bytes], grace: float) -> None:
+    """Ask the broker to stop, and kill it when it takes longer than ``grace`` seconds."""
+    broker.terminate()
+    broker.send_signal(signal.SIGCONT)  # a paused broker would never see the request
+    try:
+        broker.wait(grace)
+    except subprocess.TimeoutExpired:
+        broker.kill()
+
+
+def watch(owner: int, broker: subprocess.Popen[bytes], grace: float) -> None:
+    """Wait for the owner's end, and end the broker then."""
+    while True:
+        ready, _, _ = select.select([0], [], [], 1.0)
+        if ready:
+            if os.read(0, 64).startswith(b"detach"):
+                return
+            break
+        if os.getppid() != owner:
+            break
+    end(broker, grace)
+
+
+def main() -> int:
+    """Run the broker to its end."""
+    owner, grace, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+    broker = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=end, args=(broker, grace)).start())
+    print(broker.pid, flush=True)
+    threading.Thread(target=watch, args=(owner, broker, grace), daemon=True).start()
+    code = broker.wait()
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
