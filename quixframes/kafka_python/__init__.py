@@ -1,0 +1,41 @@
+"""The default Kafka client: kafka-python 3, met in one place.
+
+This package is the only one that imports kafka-python. It implements the Protocols of :mod:`quixframes.kafka`, raises
+errors of :mod:`quixframes.errors` only, and is where each of the client's measured defects is worked around once, by the
+smallest sound means. ``tests/kafka_python`` shows each defect in the bare client beside our freedom from it.
+
+- ``failures``: kafka-python's exceptions, as a table to ours
+- ``network``: connections that say why they failed, are read fast, and know when they last heard of a broker
+- ``producer``, ``consumer``, ``admin``: the three Protocols
+"""
+
+from __future__ import annotations
+
+from quixframes.kafka import Transport
+from quixframes.kafka_python.admin import PythonAdmin
+from quixframes.kafka_python.consumer import PythonConsumer
+from quixframes.kafka_python.producer import PythonProducer
+from quixframes.settings import Connection, ReaderSettings, WriterSettings
+
+__all__ = ["KafkaPython"]
+
+
+class KafkaPython:
+    """Makes producers, consumers and admin clients on kafka-python; each has its own connections and IO thread."""
+
+    def producer(self, connection: Connection, settings: WriterSettings) -> PythonProducer:
+        """A connected producer."""
+        return PythonProducer(connection, settings)
+
+    def consumer(self, connection: Connection, settings: ReaderSettings, *, group: str | None) -> PythonConsumer:
+        """A connected consumer; ``group`` is None for one that will ``assign``."""
+        return PythonConsumer(connection, settings, group=group)
+
+    def admin(self, connection: Connection) -> PythonAdmin:
+        """A connected admin client."""
+        return PythonAdmin(connection)
+
+
+def _check(transport: KafkaPython) -> Transport:
+    # Only for the type checker: the adapters have to be what the Protocols ask for.
+    return transport

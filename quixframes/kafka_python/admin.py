@@ -1,0 +1,134 @@
+"""The admin client: topics and their offsets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import kafka.errors as theirs  # type: ignore[import-untyped]
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType  # type: ignore[import-untyped]
+from kafka.protocol.consumer import IsolationLevel, OffsetSpec  # type: ignore[import-untyped]
+
+from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError
+from quixframes.kafka import TopicDescription
+from quixframes.kafka_python.failures import is_passing, translated
+from quixframes.kafka_python.network import Opening, settings_for
+from quixframes.settings import Connection, seconds
+
+__all__ = ["PythonAdmin"]
+
+_DEFAULT_MESSAGE_LIMIT = 1_048_588  # Kafka's own; for principals that may not see the topic's settings
+_PAUSE = 0.02  # seconds between two looks at a topic that is being made
+
+
+class PythonAdmin:
+    """Implements :class:`quixframes.kafka.Admin`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._patience = seconds(connection.connect_timeout)
+        opening = Opening(connection)
+        self._client = opening.open(
+            lambda: KafkaAdminClient(
+                kafka_client=opening,
+                request_timeout_ms=round(self._patience * 1000),
+                **settings_for(connection),
+            )
+        )
+
+    def describe(self, topic: str) -> TopicDescription:
+        """The topic as the cluster has it."""
+        doing = f"topic {topic!r} cannot be described"
+        partitions = self._partitions(topic, doing)
+        return TopicDescription(
+            name=topic,
+            partitions=len(partitions),
+            replication=len(partitions[0]["replica_nodes"]),
+            message_limit=self._message_limit(topic, doing),
+        )
+
+    def topics(self) -> list[str]:
+        """Names of the topics there are, internal ones left out, sorted."""
+        found = self._tried("topics cannot be listed", self._client.describe_topics)
+        return sorted(topic["name"] for topic in found if not topic["is_internal"])
+
+    def create(self, topic: str, *, partitions: int, replication: int, settings: Mapping[str, str]) -> None:
+        """Make a topic, and return when it can be written to and read from."""
+        doing = f"topic {topic!r} cannot be created"
+        wanted = {"num_partitions": partitions, "replication_factor": replication, "configs": dict(settings)}
+        self._tried(doing, lambda: self._client.create_topics({topic: wanted}), topic)
+        # The controller has made it; the brokers learn of it, and of its leaders, a moment later.
+        deadline = time.monotonic() + self._patience
+        while time.monotonic() < deadline:
+            found = self._tried(doing, lambda: self._client.describe_topics([topic]), topic)[0]
+            leaders = [partition["leader_id"] for partition in found["partitions"] if partition["error_code"] == 0]
+            if found["error_code"] == 0 and len(leaders) == max(partitions, 1) and min(leaders) >= 0:
+                return
+            time.sleep(_PAUSE)
+        raise BrokerUnavailableError(
+            f"topic {topic!r} was created, but had no leader for every partition within {self._patience:g} s"
+        )
+
+    def delete(self, topic: str) -> None:
+        """Remove a topic and everything in it."""
+        self._tried(f"topic {topic!r} cannot be deleted", lambda: self._client.delete_topics([topic]), topic)
+
+    def beginnings(self, topic: str) -> dict[int, int]:
+        """The first retained offset of each partition."""
+        return self._offsets(topic, OffsetSpec.EARLIEST, committed_only=False)
+
+    def ends(self, topic: str, *, committed_only: bool = True) -> dict[int, int]:
+        """The offset after the last message of each partition (with ``committed_only``: after the last stable one)."""
+        return self._offsets(topic, OffsetSpec.LATEST, committed_only=committed_only)
+
+    def offsets_at(self, topic: str, timestamp_ms: int) -> dict[int, int]:
+        """The first offset of each partition whose message has this broker time or a later one; its end if none has."""
+        found = self._offsets(topic, timestamp_ms, committed_only=True)
+        if min(found.values()) >= 0:
+            return found
+        ends = self.ends(topic)
+        return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
+
+    def close(self, timeout: float) -> None:
+        """End."""
+        self._client._client.shut(timeout)
+        self._client.close()
+
+    def _partitions(self, topic: str, doing: str) -> list[dict[str, Any]]:
+        def look() -> list[dict[str, Any]]:
+            found = self._client.describe_topics([topic])[0]
+            if found["error_code"]:
+                raise theirs.for_code(found["error_code"])()
+            return list(found["partitions"])
+
+        found: list[dict[str, Any]] = self._tried(doing, look, topic)
+        return found
+
+    def _message_limit(self, topic: str, doing: str) -> int:
+        try:
+            wanted = [ConfigResource(ConfigResourceType.TOPIC, topic, ["max.message.bytes"])]
+            found = self._tried(doing, lambda: self._client.describe_configs(wanted, config_filter="all"), topic)
+            return int(found["topic"][topic]["max.message.bytes"]["value"])
+        except (AccessDeniedError, KeyError):
+            return _DEFAULT_MESSAGE_LIMIT
+
+    def _offsets(self, topic: str, spec: int, *, committed_only: bool) -> dict[int, int]:
+        doing = f"the offsets of topic {topic!r} cannot be looked up"
+        wanted = {TopicPartition(topic, part["partition_index"]): spec for part in self._partitions(topic, doing)}
+        level = IsolationLevel.READ_COMMITTED if committed_only else IsolationLevel.READ_UNCOMMITTED
+        found = self._tried(doing, lambda: self._client.list_partition_offsets(wanted, isolation_level=level), topic)
+        return {partition.partition: int(at.offset) for partition, at in sorted(found.items())}
+
+    def _tried(self, doing: str, call: Callable[[], Any], topic: str = "") -> Any:
+        """What the call returns, tried again while its failure is a passing one; kafka-python tries once."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return call()
+            except BrokerError:
+                raise
+            except Exception as exc:
+                if not is_passing(exc) or time.monotonic() >= deadline:
+                    raise translated(exc, doing, topic=topic) from exc
+            time.sleep(0.1)

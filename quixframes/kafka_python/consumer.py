@@ -1,0 +1,281 @@
+"""The consumer: reads as a member of a group or by itself, and reports what happens to its partitions in-band."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import kafka.errors as theirs  # type: ignore[import-untyped]
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener  # type: ignore[import-untyped]
+from kafka.coordinator.assignors.cooperative_sticky import (  # type: ignore[import-untyped]
+    CooperativeStickyAssignor,
+)
+from kafka.protocol.metadata import MetadataRequest  # type: ignore[import-untyped]
+from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+
+from quixframes.errors import BrokerError, CommitError, GroupMovedOnError, TopicNotFoundError
+from quixframes.kafka import Change, Offset, Partition, Polled, Rebalance, Record, Revoking
+from quixframes.kafka_python.failures import is_passing, translated
+from quixframes.kafka_python.network import Client, Opening, settings_for
+from quixframes.settings import Connection, ReaderSettings, seconds
+
+__all__ = ["PythonConsumer"]
+
+_COMMIT_TIMEOUT = 5.0  # seconds that a commit may take before it counts as failed
+_LAST_COMMIT_TIMEOUT = 3.0  # ... and the one made while partitions are handed over: the whole group waits for it
+_SILENCE = 4.0  # seconds without a word from a broker that mean trouble; idle connections speak every _REFRESH
+_REFRESH = 2.0  # seconds between two looks at the topics' metadata, which are also a sign of life
+_MISSING = 5.0  # seconds that a topic may be missing from the metadata before it counts as deleted
+_MAX_RECORDS = 2_000  # records in one poll
+
+
+class PythonConsumer:
+    """Implements :class:`quixframes.kafka.Consumer`."""
+
+    def __init__(self, connection: Connection, settings: ReaderSettings, *, group: str | None) -> None:
+        self._group = group
+        self._patience = seconds(connection.connect_timeout)
+        session = round(seconds(settings.session_timeout) * 1000)
+        opening = Opening(connection)
+        self._consumer = opening.open(
+            lambda: KafkaConsumer(
+                kafka_client=opening,
+                group_id=group,
+                enable_auto_commit=False,
+                # Nobody but our caller decides where to read: what is not there any more comes back as ``Polled.gone``.
+                auto_offset_reset="none",
+                isolation_level="read_committed",
+                session_timeout_ms=session,
+                heartbeat_interval_ms=min(3_000, session // 3),
+                # The poller thread polls all the time, however long the model takes.
+                max_poll_interval_ms=max(300_000, session),
+                max_poll_records=_MAX_RECORDS,
+                max_partition_fetch_bytes=8 * 1024 * 1024,
+                fetch_max_bytes=32 * 1024 * 1024,
+                metadata_max_age_ms=round(_REFRESH * 1000),
+                request_timeout_ms=10_000,
+                partition_assignment_strategy=[CooperativeStickyAssignor],
+                metrics_enabled=False,
+                **settings_for(connection),
+            )
+        )
+        self._client: Client = self._consumer._client
+        self._rebalances: list[Rebalance] = []
+        self._paused: set[Partition] = set()
+        self._waiting: set[Partition] = set()  # without a position: nothing is fetched until it is given by ``seek``
+        self._missing: dict[str, float] = {}
+        self._topics: frozenset[str] = frozenset()
+        self._closed = False
+
+    def subscribe(self, topics: Collection[str], revoking: Revoking) -> None:
+        """Join the group, and share the topics' partitions with its other members."""
+        self._require(topics)
+        self._consumer.subscribe(sorted(topics), listener=_Listener(self, revoking))
+
+    def assign(self, positions: Mapping[Partition, int]) -> None:
+        """Read these partitions from these offsets, in no group."""
+        self._require({partition.topic for partition in positions})
+        self._consumer.assign([TopicPartition(*partition) for partition in positions])
+        for partition, offset in positions.items():
+            self._consumer.seek(TopicPartition(*partition), offset)
+
+    def poll(self, timeout: float) -> Polled:
+        """What has arrived, waiting up to ``timeout`` seconds for something. Keeps the membership."""
+        coordinator = self._consumer._coordinator
+        if coordinator.rejoining:
+            # Defect D: kafka-python forgets a join that outlives one poll if the reason for it has passed meanwhile, and
+            # with it the membership. While it is joining it has to go on joining.
+            coordinator.request_rejoin()
+        gone: dict[Partition, int] | None = None
+        found: Mapping[TopicPartition, list[Any]] = {}
+        try:
+            self._look_for_missing_topics()
+            found = self._consumer.poll(timeout_ms=timeout * 1000)
+        except theirs.OffsetOutOfRangeError as exc:
+            gone = {Partition(*partition): offset for partition, offset in exc.args[0].items()}
+        except theirs.LogTruncationError as exc:
+            gone = {Partition(*partition): self._position(partition) for partition in exc.args[0]}
+        except BrokerError:
+            raise
+        except Exception as exc:
+            if not is_passing(exc):
+                raise translated(exc, f"{self._what()} cannot be read") from exc
+        for partition in gone or ():
+            self._hold(partition)
+        rebalances, self._rebalances = self._rebalances, []
+        records = [
+            Record(it.topic, it.partition, it.offset, it.timestamp, it.key, it.value, it.headers)
+            for several in found.values()
+            for it in several
+        ]
+        return Polled(rebalances, records, gone)
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read on from this offset; what was fetched ahead is dropped."""
+        theirs_ = TopicPartition(*partition)
+        if theirs_ not in self._consumer.assignment():
+            return  # it was revoked since: the next poll says so
+        self._consumer.seek(theirs_, offset)
+        self._waiting.discard(partition)
+        if partition not in self._paused:
+            self._consumer.resume(theirs_)
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        """Return nothing of these partitions from ``poll``, and fetch nothing more of them."""
+        assigned = self._consumer.assignment()
+        for partition in partitions:
+            if partition in assigned:
+                self._paused.add(partition)
+                self._consumer.pause(TopicPartition(*partition))
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """End a pause."""
+        assigned = self._consumer.assignment()
+        for partition in partitions:
+            self._paused.discard(partition)
+            if partition in assigned and partition not in self._waiting:
+                self._consumer.resume(TopicPartition(*partition))
+
+    def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, Offset | None]:
+        """What the group has committed for the partitions, with metadata; None where it never has."""
+        wanted = {TopicPartition(*partition) for partition in partitions}
+        try:
+            found = self._consumer._coordinator.fetch_committed_offsets(wanted, timeout_ms=self._patience * 1000)
+        except Exception as exc:
+            raise translated(exc, f"what group {self._group!r} committed cannot be looked up") from exc
+        return {
+            partition: Offset(at.offset, at.metadata or "") if (at := found.get(partition)) is not None else None
+            for partition in partitions
+        }
+
+    def commit(self, offsets: Mapping[Partition, Offset]) -> None:
+        """Commit, and return when the cluster has acknowledged."""
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(_theirs(offsets), timeout_ms=_COMMIT_TIMEOUT * 1000)
+        except Exception as exc:
+            error = translated(exc, f"group {self._group!r} could not commit")
+            raise error if isinstance(error, GroupMovedOnError) else CommitError(str(error)) from exc
+
+    def trouble(self) -> str | None:
+        """None while some broker of the partitions being read answers; else what is wrong, for a log line."""
+        manager = self._client.manager
+        silence = manager.silence(self._leaders())
+        if silence < _SILENCE:
+            return None
+        return f"no broker of {self._what()} has answered for {silence:.0f} s{manager.because()}"
+
+    def close(self, timeout: float) -> None:
+        """Ask ``revoking`` what is left to commit, commit it, leave the group, and end."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._consumer.close(autocommit=False, timeout_ms=timeout * 500)
+        except Exception as exc:
+            raise translated(exc, f"the reader of {self._what()} did not close cleanly") from exc
+        finally:
+            self._client.shut(timeout / 2)
+
+    def _require(self, topics: Collection[str]) -> None:
+        """Defect G: kafka-python reads a topic that does not exist, or may not be known, in silence for ever.
+
+        Looking first also makes the topic known before the group is joined, which is the other half of defect D.
+        """
+        deadline = time.monotonic() + self._patience
+        for topic in sorted(topics):
+            self._look_up(topic, deadline)
+        self._topics = frozenset(topics)
+
+    def _look_up(self, topic: str, deadline: float) -> None:
+        doing = f"topic {topic!r} cannot be read"
+        while True:
+            try:
+                request = MetadataRequest(
+                    topics=[MetadataRequest.MetadataRequestTopic(name=topic)], allow_auto_topic_creation=False
+                )
+                answer = self._client.run(self._patience, doing, self._client.manager.send, request)
+                code = answer.topics[0].error_code
+                if not code:
+                    return
+                raise theirs.for_code(code)()
+            except Exception as exc:
+                if not is_passing(exc) or time.monotonic() > deadline:
+                    raise translated(exc, doing, topic=topic) from exc
+            time.sleep(0.05)
+
+    def _look_for_missing_topics(self) -> None:
+        cluster = self._consumer._cluster
+        denied = self._topics & cluster.unauthorized_topics
+        if denied:
+            raise theirs.TopicAuthorizationFailedError(denied)
+        for topic in self._topics:
+            if cluster.partitions_for_topic(topic) is not None:
+                self._missing.pop(topic, None)
+            elif self._missing.setdefault(topic, time.monotonic()) < time.monotonic() - _MISSING:
+                raise TopicNotFoundError(f"topic {topic!r} was deleted while it was being read", topic=topic)
+
+    def _leaders(self) -> set[object] | None:
+        """The brokers that are asked for messages; None where that is nobody at the moment."""
+        cluster = self._consumer._cluster
+        reading = [part for part in self._consumer.assignment() if part not in self._paused | self._waiting]
+        return {cluster.leader_for_partition(part) for part in reading} or None
+
+    def _hold(self, partition: Partition) -> None:
+        self._waiting.add(partition)
+        self._consumer.pause(TopicPartition(*partition))
+
+    def _position(self, partition: TopicPartition) -> int:
+        return int(self._consumer._subscription.position(partition).offset)
+
+    def _what(self) -> str:
+        topics = ", ".join(sorted(self._topics))
+        return f"{topics} by group {self._group!r}" if self._group is not None else topics
+
+
+class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
+    """Hears of rebalances on the IO thread, while the owner waits in ``poll`` or ``close`` (defect H: a plain commit
+    raises there, and a listener that is not a coroutine holds the heartbeats up)."""
+
+    def __init__(self, consumer: PythonConsumer, revoking: Revoking) -> None:
+        self._to = consumer
+        self._revoking = revoking
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Hold the new partitions, with a made-up position that keeps kafka-python from looking for one itself."""
+        for partition in map(Partition._make, assigned):
+            self._to._hold(partition)
+            self._to._consumer._subscription.seek(partition, 0)
+        self._tell(Change.Assigned, assigned)
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Commit what the owner says, then let go."""
+        if not revoked:
+            return
+        try:
+            offsets = self._revoking(frozenset(map(Partition._make, revoked)))
+            if offsets:
+                consumer = self._to._consumer
+                future = consumer.commit_async(_theirs(offsets), callback=lambda *_: None)
+                await consumer._manager.wait_for(future, _LAST_COMMIT_TIMEOUT * 1000)
+        finally:
+            self._tell(Change.Revoked, revoked)
+
+    async def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+        """They are somebody else's already: there is nothing to commit."""
+        self._tell(Change.Lost, lost)
+
+    def _tell(self, change: Change, partitions: Collection[TopicPartition]) -> None:
+        ours = frozenset(map(Partition._make, partitions))
+        if change is not Change.Assigned:
+            self._to._waiting -= ours
+        self._to._paused -= ours
+        if ours:
+            self._to._rebalances.append(Rebalance(change, ours))
+
+
+def _theirs(offsets: Mapping[Partition, Offset]) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {TopicPartition(*part): OffsetAndMetadata(at.offset, at.metadata, -1) for part, at in offsets.items()}

@@ -1,0 +1,223 @@
+"""kafka-python's connections, through its public ``kafka_client`` setting, with four things mended.
+
+- Why a connection could not be made is known and raised, at once where waiting cannot help (defect E).
+- What arrives is read in large pieces. (kafka-python reads 4 KB at a time.)
+- It is known when each broker was last heard of, at no cost (defect G).
+- Metadata requests never create topics. (``allow_auto_create_topics`` does not reach the part that sends them.)
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import kafka.errors as theirs  # type: ignore[import-untyped]
+from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped]
+from kafka.net.inet import create_connection  # type: ignore[import-untyped]
+from kafka.net.manager import KafkaConnectionManager  # type: ignore[import-untyped]
+from kafka.net.selector import NetworkSelector  # type: ignore[import-untyped]
+from kafka.net.transport import KafkaTCPTransport  # type: ignore[import-untyped]
+
+from quixframes.errors import BrokerError, BrokerUnavailableError
+from quixframes.kafka_python.failures import translated
+from quixframes.settings import Connection, seconds
+
+__all__ = ["Client", "Opening", "settings_for"]
+
+_T = TypeVar("_T")
+
+PATIENCE = 2.0
+"""Seconds that an address may refuse connections before opening fails: a broker may just be starting."""
+
+_READ = 256 * 1024  # bytes asked for in one read
+_READ_AT_ONCE = 8 * 1024 * 1024  # bytes after which the other connections have their turn
+
+# What trying again cannot mend.
+_FINAL = (
+    theirs.SaslAuthenticationFailedError,
+    theirs.UnsupportedSaslMechanismError,
+    theirs.IllegalSaslStateError,
+    theirs.InvalidReceiveError,
+    theirs.IncompatibleBrokerVersion,
+    FileNotFoundError,
+)
+
+
+def settings_for(connection: Connection) -> dict[str, Any]:
+    """kafka-python's settings that every kind of client has in common."""
+    return {
+        "bootstrap_servers": list(connection.brokers),
+        "client_id": connection.client_id,
+        "bootstrap_timeout_ms": round(seconds(connection.connect_timeout) * 1000),
+        # A broker that comes back is noticed within this time. The default of 30 s would hold everybody up.
+        "reconnect_backoff_max_ms": 500,
+        "receive_message_max_bytes": 256 * 1024 * 1024,
+    }
+
+
+class Opening:
+    """The ``kafka_client`` of one client under construction: remembers what it made, so that nothing of it is left over.
+
+    kafka-python's constructors leave a thread behind when they fail.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._client: Client | None = None
+
+    def __call__(self, **configs: Any) -> Client:
+        self._client = Client(**configs)
+        return self._client
+
+    def open(self, make: Callable[[], _T]) -> _T:
+        """What ``make`` returns; if it fails, everything is cleared away and the cause is raised.
+
+        Raises:
+            BrokerError: with the reason why no broker could be reached, as its cause.
+        """
+        try:
+            return make()
+        except Exception as exc:
+            failure: BaseException = exc
+            if self._client is not None:
+                reason = self._client.manager.failure
+                self._client.shut(1.0)
+                if isinstance(exc, theirs.KafkaTimeoutError) and reason is not None:
+                    failure = reason
+            where = ", ".join(self._connection.brokers)
+            raise translated(failure, f"no Kafka broker could be reached at {where}") from failure
+
+
+class Client(KafkaNetClient):  # type: ignore[misc]
+    """The connections of one client."""
+
+    def __init__(self, **configs: Any) -> None:
+        net = NetworkSelector(**configs)
+        self.manager = _Manager(net, **configs)
+        super().__init__(net=net, manager=self.manager, **configs)
+
+    def run(self, timeout: float, doing: str, function: Callable[..., Any], *args: Any) -> Any:
+        """The result of a function or coroutine, run on the IO thread; kafka-python's own ``run`` waits without end.
+
+        Raises:
+            BrokerUnavailableError: it took longer than ``timeout`` seconds.
+        """
+        done = threading.Event()
+        future = self._net.call_soon_with_future(function, *args)
+        future.add_both(lambda _: done.set())
+        if not done.wait(timeout):
+            raise BrokerUnavailableError(f"{doing}: no broker answered within {timeout:g} s{self.manager.because()}")
+        if future.exception is not None:
+            raise future.exception
+        return future.value
+
+    def shut(self, timeout: float) -> None:
+        """Close all connections and end the IO thread."""
+        thread = self._net._io_thread
+        if thread is not None and not self._net._stop:
+            try:
+                self.run(timeout / 2, "closing", self.manager.close)
+            except (BrokerError, RuntimeError, theirs.KafkaError):
+                pass  # the thread is busy or gone: what follows ends it
+            self._net.stop(timeout_ms=max(100.0, timeout * 500))
+        if thread is None or not thread.is_alive():
+            self.close()
+
+
+class _Transport(KafkaTCPTransport):  # type: ignore[misc]
+    """A connection that reads large pieces, keeps the bytes that come with the end of a stream, and notes the time."""
+
+    heard: Callable[[], None]
+
+    def _sock_recv(self) -> tuple[bytes, Exception | None]:
+        pieces: list[bytes] = []
+        size = 0
+        error: Exception | None = None
+        while size < _READ_AT_ONCE:
+            try:
+                piece = self._sock.recv(_READ)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as exc:
+                error = theirs.KafkaConnectionError(exc)
+                break
+            if not piece:
+                error = theirs.KafkaConnectionError("the broker closed the connection")
+                break
+            pieces.append(piece)
+            size += len(piece)
+        if pieces:
+            # The error, if there is one, comes again with the next read. kafka-python would drop these last words,
+            # which often say what is wrong.
+            self.heard()
+            return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), None
+        return b"", error
+
+
+class _Manager(KafkaConnectionManager):  # type: ignore[misc]
+    """Connections that remember why they failed, and until when brokers were heard of."""
+
+    def __init__(self, net: NetworkSelector, **configs: Any) -> None:
+        super().__init__(net, **configs)
+        self.cluster.config["allow_auto_create_topics"] = False
+        self.last_heard: dict[object, float] = {}
+        self._failures: dict[object, BaseException] = {}
+        self._started = time.monotonic()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The latest reason for which a connection could not be made, if no broker has answered since."""
+        return next(reversed(self._failures.values()), None)
+
+    def because(self) -> str:
+        """The latest reason, for the end of a sentence."""
+        return f" ({type(self.failure).__name__}: {self.failure})" if self.failure is not None else ""
+
+    def silence(self, nodes: set[object] | None = None) -> float:
+        """Seconds since one of the nodes, or any at all, was last heard of."""
+        times = [at for node, at in self.last_heard.items() if nodes is None or node in nodes]
+        return time.monotonic() - max(times, default=self._started)
+
+    def get_connection(self, node_id: object, **options: Any) -> Any:
+        if not self.bootstrapped and (reason := self._hopeless()) is not None:
+            raise reason
+        known = node_id in self._conns
+        connection = super().get_connection(node_id, **options)
+        if not known:
+            connection.init_future.add_callback(lambda _: self._failures.clear())
+            connection.init_future.add_errback(lambda exc: self._note(node_id, exc))
+        return connection
+
+    def _note(self, node_id: object, exc: BaseException) -> None:
+        self._failures.pop(node_id, None)
+        self._failures[node_id] = exc
+
+    def _hopeless(self) -> BaseException | None:
+        """Why no broker will be reached, once every address has failed for good or for longer than our patience."""
+        failures = [self._failures.get(broker.node_id) for broker in self.cluster.bootstrap_brokers()]
+        if any(failure is None for failure in failures):
+            return None
+        if time.monotonic() - self._started > PATIENCE or all(isinstance(failure, _FINAL) for failure in failures):
+            return failures[-1]
+        return None
+
+    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> _Transport:
+        sock = await create_connection(
+            self._net,
+            node.host,
+            node.port,
+            self.config["socket_options"],
+            proxy_url=self.config["proxy_url"],
+            timeout_at=timeout_at,
+        )
+        transport = _Transport(self._net, sock, host=node.host)
+        heard, node_id, now = self.last_heard, node.node_id, time.monotonic
+
+        def note() -> None:
+            heard[node_id] = now()
+
+        transport.heard = note
+        await transport.handshake()
+        return transport
