@@ -7,94 +7,50 @@ One broker in KRaft's combined mode, on the loopback interface, whose data, sett
 - A process is known by its ID *and* the moment of its birth, so a stale state file leads to no stranger's process.
 - Started means usable: the broker has answered a client, made an internal topic and leads it.
 
-In the folder: ``data`` (the topics), ``broker.properties``, ``broker.log``, ``console.log``, ``state.json`` (only while a
-broker runs), ``lock`` (held while one is started or stopped).
+In the folder: ``data`` (the topics), ``broker.properties``, ``broker.log``, ``console.log``, ``state.json`` (while a
+broker can be used), ``start.lock`` (held while one is started) and ``broker.lock`` (held as long as a broker lives).
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import fcntl
-import json
 import os
-import random
 import re
-import shutil
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from quixframes.errors import LocalKafkaError, SettingsError
-from quixframes.local_packages import Progress, cache_home, java_command, kafka_home, version_of
+from quixframes.local_folder import (
+    State,
+    checked,
+    data_bytes,
+    find,
+    folder_of,
+    format_storage,
+    last_port,
+    prepare,
+    read_state,
+    remove,
+    tail,
+    write_state,
+)
+from quixframes.local_packages import Progress, java_command, kafka_home, version_of
+from quixframes.local_process import HOST, birth, end, free_port, locked, refuse_taken, usable
 
 __all__ = ["KAFKA_VERSION", "LocalKafka", "LocalStatus", "start", "status", "stop"]
 
 KAFKA_VERSION = "4.4.0"
 """The version that is fetched: the one place where it stands."""
 
-_HOST = "127.0.0.1"
 _GRACE = 10.0  # seconds that a broker may take to stop before it is killed
-_FILES = (
-    "data",
-    "tmp",
-    "broker.properties",
-    "log4j2.properties",
-    "broker.log",
-    "broker.log.1",
-    "console.log",
-    "state.json",
-)
-
-# What only we may set: the rest of this module relies on it.
-_OURS = frozenset(
-    {"process.roles", "node.id", "listeners", "advertised.listeners", "listener.security.protocol.map", "log.dirs"}
-    | {"controller.listener.names", "controller.quorum.voters", "inter.broker.listener.name"}
-)
-
-# One broker for one user: a group joins at once, internal topics are few and small, and memory stays modest (the log
-# cleaner alone would take 128 MB of the heap). A topic that is not there is an error here as it is on a real cluster.
-_DEFAULTS = {
-    "auto.create.topics.enable": "false",
-    "group.initial.rebalance.delay.ms": "0",
-    "offsets.topic.num.partitions": "4",
-    "offsets.topic.replication.factor": "1",
-    "transaction.state.log.num.partitions": "4",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
-    "share.coordinator.state.topic.num.partitions": "1",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
-    "log.cleaner.dedupe.buffer.size": "8388608",
-    "num.network.threads": "2",
-    "num.io.threads": "4",
-}
-
-_LOGGING = """\
-status = error
-appender.file.type = RollingFile
-appender.file.name = file
-appender.file.fileName = broker.log
-appender.file.filePattern = broker.log.%i
-appender.file.layout.type = PatternLayout
-appender.file.layout.pattern = %d %p %m (%c)%n
-appender.file.policy.type = SizeBasedTriggeringPolicy
-appender.file.policy.size = 10MB
-appender.file.strategy.type = DefaultRolloverStrategy
-appender.file.strategy.max = 1
-rootLogger.level = info
-rootLogger.appenderRef.file.ref = file
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,39 +72,24 @@ class LocalStatus:
     data_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """A running broker, as its owner wrote it down once the broker was ready. ``owner`` None: detached."""
-
-    pid: int
-    birth: str
-    supervisor: int
-    port: int
-    version: str
-    started: float
-    settings: dict[str, str]
-    owner: int | None
-    owner_birth: str | None
-
-
 class LocalKafka:
     """A broker in a folder: started, or found running there. ``with LocalKafka() as kafka: kafka.address``.
 
     Args:
-        directory: The folder of its data, settings and log. Default: this user's shared one, ``QUIXFRAMES_KAFKA_DIR`` or
-            ``~/.cache/quixframes/kafka``; with ``keep=False``, a new temporary one.
-        port: Where it listens, on 127.0.0.1. Default: as the last time in this folder if that is free, else any free port.
-        keep: Whether the data stay when the broker is stopped. False removes all that the broker made in the folder, and
-            the folder if nothing else is in it; data of a broker that was only found are never touched.
-        detached: True lets the broker run on after this process, until :func:`stop`; leaving the ``with`` block does not
-            stop it either. Default: it ends with :meth:`stop` and, whatever happens, with this process.
+        directory: The folder of its data, settings and log. Default: this user's shared one, ``QUIXFRAMES_KAFKA_DIR``
+            or ``~/.cache/quixframes/kafka``; with ``keep=False``, a new temporary one.
+        port: Where it listens, on 127.0.0.1. Default: as the last time in this folder if free, else any free port.
+        keep: Whether the data stay when the broker is stopped. False removes all that the broker made in the folder,
+            and the folder if nothing else is in it; data of a broker that was only found are never touched.
+        detached: True lets the broker run on after this process, until :func:`stop`; leaving the ``with`` block does
+            not stop it either. Default: it ends with :meth:`stop` and, whatever happens, with this process.
         heap: The broker's heap, as Java writes sizes.
         settings: More broker properties, over the defaults above. Those that say where it listens are ours.
         progress: How the fetching of packages at the first use is shown.
         timeout: Seconds that the broker may take to start.
 
-    A broker that runs in the folder already is used as it is, and left running by :meth:`stop`; its owner stops it, even
-    while others use it. Asking for another port or other ``settings`` than it has is an error.
+    A broker that runs in the folder already is used as it is, and left running by :meth:`stop`; its owner stops it,
+    even while others use it. Asking for another port or other ``settings`` than it has is an error.
 
     Raises:
         SettingsError: a setting that cannot be.
@@ -171,21 +112,18 @@ class LocalKafka:
             raise SettingsError(f"port={port!r}: a port is between 1 and 65535; None takes a free one")
         if not re.fullmatch(r"[1-9][0-9]*[kKmMgG]", heap):
             raise SettingsError(f"heap={heap!r}: write a size as Java does, such as 512m or 2g")
-        self._settings = {name: _text(value) for name, value in (settings or {}).items()}
-        for name in self._settings:
-            if name in _OURS or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-                raise SettingsError(f"settings: {name!r} cannot be set for a local broker")
         if not keep and detached:
             raise SettingsError("keep=False, detached=True: nobody would be there to remove the data")
         self._temporary = directory is None and not keep
-        self._directory = None if self._temporary else _folder(directory)
+        self._directory = None if self._temporary else folder_of(directory)
+        self._settings = checked(settings or {})
         self._port = port
         self._keep = keep
         self._detached = detached
         self._heap = heap
         self._progress = progress
         self._timeout = timeout
-        self._state: _State | None = None
+        self._state: State | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._process = os.getpid()
 
@@ -193,49 +131,58 @@ class LocalKafka:
         """Start the broker, or find the one that runs in the folder. Returns when a client can use it."""
         if self.running:
             return self
+        if self._supervisor is not None:  # of a broker that died since
+            _finish(self._supervisor)
+            self._supervisor = None
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="quixframes-kafka-")).resolve()
-        with _locked(self._directory, self._timeout):
-            if self._attach():
-                return self
-        home = kafka_home(KAFKA_VERSION, self._progress)  # may take minutes: nobody need wait for the folder meanwhile
-        java = java_command()
-        with _locked(self._directory, self._timeout):
-            if not self._attach():
-                self._launch(java, home)
+        start_lock = self._directory / "start.lock"
+        try:
+            with locked(start_lock, self._timeout):
+                if self._attach():
+                    return self
+            home = kafka_home(
+                KAFKA_VERSION, self._progress
+            )  # may take minutes, in which nobody need wait for the folder
+            java = java_command()
+            with locked(start_lock, self._timeout):
+                if not self._attach():
+                    self._launch(java, home)
+        except BaseException:
+            if self._temporary:
+                remove(self._directory)
+            raise
         return self
 
     def stop(self) -> None:
-        """Stop the broker that this object started, within some 10 s; leave one that it only found. May be called twice."""
-        supervisor, state, directory = self._supervisor, self._state, self._directory
+        """Stop the broker that this object started, within some 10 s; leave one that it only found. May be repeated."""
+        supervisor, state = self._supervisor, self._state
         self._supervisor = self._state = None
-        if supervisor is None or state is None or directory is None or os.getpid() != self._process:
+        if supervisor is None or state is None or os.getpid() != self._process:
             return
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(LocalKafkaError):  # however long somebody else holds the folder, the broker ends
-                stack.enter_context(_locked(directory, _GRACE))
-            _finish(supervisor)
-            _end(state.pid, state.birth)  # only if the supervisor was killed
-            (directory / "state.json").unlink(missing_ok=True)
-            if not self._keep:
-                _remove(directory)
+        _finish(supervisor)
+        end(state.pid, state.birth, _GRACE)  # in case the supervisor was killed
+        if not self._keep:
+            with contextlib.suppress(LocalKafkaError), locked(self.directory / "start.lock", _GRACE):
+                remove(self.directory)
 
     def detach(self) -> None:
         """Let the broker that this object started run on after this process, until :func:`stop`."""
         supervisor, state = self._own()
-        if supervisor.stdin is not None:
-            supervisor.stdin.write(b"detach\n")
-            supervisor.stdin.close()
-        supervisor.returncode = 0  # it is not ours to wait for any more
-        self._supervisor = None
+        self.check()
         self._state = replace(state, owner=None, owner_birth=None)
-        _write_state(self.directory, self._state)
+        write_state(self.directory, self._state)
+        assert supervisor.stdin is not None
+        supervisor.stdin.write(b"detach\n")
+        supervisor.stdin.close()
+        supervisor.returncode = 0  # else its destructor would warn of a process that nobody waits for
+        self._supervisor = None
 
     def restart(self) -> None:
         """Stop the broker that this object started, if it still runs, and start it on the same port and data."""
         supervisor, state = self._own()
         _finish(supervisor)
-        _end(state.pid, state.birth)
+        end(state.pid, state.birth, _GRACE)
         port, self._port = self._port, state.port
         self._supervisor = self._state = None
         try:
@@ -260,7 +207,7 @@ class LocalKafka:
     @property
     def running(self) -> bool:
         """Whether the broker's process is there."""
-        return self._state is not None and _birth(self._state.pid) == self._state.birth
+        return self._state is not None and birth(self._state.pid) == self._state.birth
 
     @property
     def owned(self) -> bool:
@@ -270,7 +217,7 @@ class LocalKafka:
     @property
     def address(self) -> str:
         """``127.0.0.1:PORT``, for any Kafka client."""
-        return f"{_HOST}:{self._started().port}"
+        return f"{HOST}:{self._started().port}"
 
     @property
     def pid(self) -> int:
@@ -291,8 +238,8 @@ class LocalKafka:
             raise LocalKafkaError(f"the local Kafka (pid {state.pid}) has died\n{self.log_tail()}")
 
     def log_tail(self, lines: int = 30) -> str:
-        """The last lines of what the broker wrote: of its console, if it wrote there, then of its log."""
-        return _tail(self.directory, lines)
+        """The last lines of its console, if it wrote there, then of its log."""
+        return tail(self.directory, lines)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -309,12 +256,12 @@ class LocalKafka:
         how = how if self.running else "died"
         return f"<LocalKafka {self.address} in {self._directory}: pid {self._state.pid}, {how}>"
 
-    def _started(self) -> _State:
+    def _started(self) -> State:
         if self._state is None:
             raise LocalKafkaError("the local Kafka was not started, or was stopped")
         return self._state
 
-    def _own(self) -> tuple[subprocess.Popen[bytes], _State]:
+    def _own(self) -> tuple[subprocess.Popen[bytes], State]:
         state = self._started()
         if self._supervisor is None or not self.owned:
             raise LocalKafkaError(f"the local Kafka at {self.address} was not started by this object, or was detached")
@@ -327,7 +274,7 @@ class LocalKafka:
 
     def _attach(self) -> bool:
         """Take the broker that runs in the folder, if one does; the caller holds the lock."""
-        state = _find(self.directory)
+        state = find(self.directory)
         if state is None:
             return False
         if self._port not in (None, state.port):
@@ -335,7 +282,7 @@ class LocalKafka:
         if self._settings and self._settings != state.settings:
             raise LocalKafkaError(f"in {self.directory} a broker runs already, with other settings: {state.settings}")
         deadline = time.monotonic() + _GRACE
-        while not _usable(state.port):
+        while not usable(state.port):
             if time.monotonic() > deadline:
                 raise LocalKafkaError(
                     f"in {self.directory} a broker runs (pid {state.pid}) but does not answer\n{self.log_tail()}"
@@ -346,12 +293,10 @@ class LocalKafka:
 
     def _launch(self, java: str, home: Path) -> None:
         """Start a broker, on another port when the chosen one was taken meanwhile; the caller holds the lock."""
+        if self._port:
+            refuse_taken(self._port)
         for attempt in range(5):
-            port = self._port or _free_port(None if attempt else _last_port(self.directory))
-            if self._port and not _is_free(port):
-                raise LocalKafkaError(
-                    f"port {port} on {_HOST} is taken: name another, or none to have a free one chosen"
-                )
+            port = self._port or free_port(None if attempt else last_port(self.directory))
             try:
                 self._supervisor, self._state = self._run(java, home, port)
             except LocalKafkaError:
@@ -361,60 +306,48 @@ class LocalKafka:
             if self._detached:
                 self.detach()
             return
-        raise LocalKafkaError(f"no free port on {_HOST}")
+        raise LocalKafkaError(f"five ports on {HOST} were each taken while the broker started")
 
-    def _run(self, java: str, home: Path, port: int) -> tuple[subprocess.Popen[bytes], _State]:
+    def _run(self, java: str, home: Path, port: int) -> tuple[subprocess.Popen[bytes], State]:
         """Start a broker on that port and wait until it is usable; whatever fails, no process stays."""
         directory = self.directory
         deadline = time.monotonic() + self._timeout
-        _prepare(directory, _properties(port, _free_port(None, port)) | _DEFAULTS | self._settings)
-        # C1 alone starts in half the time, the serial collector needs the least memory, and libraries that Java unpacks
-        # go into our folder, where they are thrown away at the next start even if the broker is killed.
-        command = [java, f"-Xmx{self._heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
-        command += [
-            "-XX:+ExitOnOutOfMemoryError",
-            "--enable-native-access=ALL-UNNAMED",
-            f"-Djava.io.tmpdir={directory / 'tmp'}",
-        ]
-        command += ["-Dlog4j2.configurationFile=./log4j2.properties", "-cp", f"{home}/libs/*"]
-        if not (directory / "data" / "meta.properties").exists():
-            _format(command, directory, self._timeout)
-        with open(directory / "console.log", "ab") as console:
-            supervisor = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(Path(__file__).with_name("local_supervisor.py"))]
-                + [str(os.getpid()), str(_GRACE), *command, "kafka.Kafka", "broker.properties"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=console,
-                cwd=directory,
-                start_new_session=True,  # a Ctrl-C in the terminal is for us, not for the broker
-            )
+        # A broker whose owner was killed, maybe in the middle of its start, holds its lock until it is gone.
+        with locked(directory / "broker.lock", 2 * _GRACE) as lock:
+            prepare(directory, port, self._settings)
+            # C1 alone starts in half the time, and the serial collector needs the least memory. What libraries unpack
+            # goes into our folder, where it is thrown away at the next start even if the broker is killed.
+            command = [java, f"-Xmx{self._heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
+            command += ["-XX:+ExitOnOutOfMemoryError", "--enable-native-access=ALL-UNNAMED"]
+            command += [f"-Djava.io.tmpdir={directory / 'tmp'}", "-Dlog4j2.configurationFile=./log4j2.properties"]
+            command += ["-cp", f"{home}/libs/*"]
+            format_storage(command, directory, self._timeout)
+            with (directory / "console.log").open("ab") as console:
+                script = str(Path(__file__).with_name("local_supervisor.py"))
+                facts = [str(os.getpid()), str(_GRACE), str(lock)]
+                supervisor = subprocess.Popen(
+                    [sys.executable, "-I", "-S", script, *facts, *command, "kafka.Kafka", "broker.properties"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=console,
+                    cwd=directory,
+                    pass_fds=[lock],
+                    start_new_session=True,  # a Ctrl-C in the terminal is for us, not for the broker
+                )
         try:
-            assert supervisor.stdout is not None
-            with supervisor.stdout as pids:
-                pid = pids.readline()
-            while not (pid and _usable(port)):
-                code = supervisor.poll() if pid else supervisor.wait()
-                if code is not None:
-                    raise LocalKafkaError(f"the local Kafka ended at its start, with code {code}\n{_tail(directory)}")
-                if time.monotonic() > deadline:
-                    raise LocalKafkaError(f"the local Kafka was not ready in {self._timeout:g} s\n{_tail(directory)}")
-                time.sleep(0.02)
-            birth = _birth(int(pid))
-            if birth is None:
-                raise LocalKafkaError(f"the local Kafka ended at its start\n{_tail(directory)}")
-            state = _State(
-                pid=int(pid),
-                birth=birth,
+            pid, born = _await(supervisor, port, deadline, directory)
+            state = State(
+                pid=pid,
+                birth=born,
                 supervisor=supervisor.pid,
                 port=port,
                 version=version_of(home),
                 started=time.time(),
                 settings=self._settings,
                 owner=os.getpid(),
-                owner_birth=_birth(os.getpid()),
+                owner_birth=birth(os.getpid()),
             )
-            _write_state(directory, state)
+            write_state(directory, state)
         except BaseException:
             _finish(supervisor)
             raise
@@ -440,40 +373,37 @@ def start(
 def stop(
     directory: str | os.PathLike[str] | None = None, *, force: bool = False, remove_data: bool = False
 ) -> LocalStatus:
-    """Stop the detached broker of the folder (default: the shared one). None running: nothing is done, and that is no error.
+    """Stop the detached broker of the folder (default: the shared one). That none runs is no error.
 
-    ``force`` stops one that a living process owns as well; without it, that is a LocalKafkaError. ``remove_data`` removes
+    ``force`` also stops one that a living process owns; without it, that is a LocalKafkaError. ``remove_data`` removes
     all that the broker left in the folder.
     """
-    folder = _folder(directory)
+    folder = folder_of(directory)
     if folder.exists():
-        with _locked(folder, 90.0):
-            state = _find(folder)
+        with locked(folder / "start.lock", 90.0):
+            state = find(folder)
             if state is not None:
                 if state.owner is not None and not force:
                     raise LocalKafkaError(f"the broker in {folder} belongs to process {state.owner}, and ends with it")
-                _end(state.pid, state.birth)
+                end(state.pid, state.birth, _GRACE)
                 with contextlib.suppress(ChildProcessError):  # it is our child if this process started and detached it
                     os.waitpid(state.supervisor, 0)
-                (folder / "state.json").unlink(missing_ok=True)
             if remove_data:
-                _remove(folder)
+                remove(folder)
     return status(folder)
 
 
 def status(directory: str | os.PathLike[str] | None = None) -> LocalStatus:
     """What is in the folder (default: the shared one). Starts, stops and waits for nothing."""
-    folder = _folder(directory)
-    size = 0
-    with contextlib.suppress(FileNotFoundError):  # a running broker removes files while they are counted
-        size = sum(path.stat().st_blocks * 512 for path in (folder / "data").rglob("*"))
-    state = _read_state(folder)
-    if state is None or _birth(state.pid) != state.birth:
+    folder = folder_of(directory)
+    size = data_bytes(folder / "data")
+    state = read_state(folder)
+    if state is None or birth(state.pid) != state.birth:
         return LocalStatus(running=False, directory=folder, data_bytes=size)
     return LocalStatus(
         running=True,
         directory=folder,
-        address=f"{_HOST}:{state.port}",
+        address=f"{HOST}:{state.port}",
         pid=state.pid,
         version=state.version,
         owner=state.owner,
@@ -483,151 +413,21 @@ def status(directory: str | os.PathLike[str] | None = None) -> LocalStatus:
     )
 
 
-# The folder
-
-
-def _folder(directory: str | os.PathLike[str] | None) -> Path:
-    if directory is None:
-        directory = os.environ.get("QUIXFRAMES_KAFKA_DIR") or cache_home() / "kafka"
-    return Path(directory).expanduser().resolve()
-
-
-@contextlib.contextmanager
-def _locked(directory: Path, timeout: float) -> Iterator[None]:
-    """Hold the folder, so that two processes do not start or stop a broker in it at once."""
-    deadline = time.monotonic() + timeout
-    path = directory / "lock"
+def _await(supervisor: subprocess.Popen[bytes], port: int, deadline: float, directory: Path) -> tuple[int, str]:
+    """Wait until the broker is usable; its process ID and birth."""
+    assert supervisor.stdout is not None
+    with supervisor.stdout as answer:
+        pid = int(answer.readline() or 0)
+    born = birth(pid) if pid else None
     while True:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            file = open(path, "w")
-        except OSError as exc:
-            raise LocalKafkaError(f"the folder {directory} cannot be written: {exc}") from exc
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
-                    yield
-                    return
-            except (BlockingIOError, FileNotFoundError):  # held by another; or removed together with its folder
-                pass
-        if time.monotonic() > deadline:
+        if born is None or birth(pid) != born:  # looked at before the port: a stranger's broker may answer there
             raise LocalKafkaError(
-                f"another process has been starting or stopping a broker in {directory} for {timeout:g} s"
+                f"the local Kafka died at its start, with code {supervisor.wait()}\n{tail(directory)}"
             )
-        time.sleep(0.05)
-
-
-def _prepare(directory: Path, properties: Mapping[str, str]) -> None:
-    """Write the broker's settings, make room for its files and forget the last log. Paths in them are relative."""
-    shutil.rmtree(directory / "tmp", ignore_errors=True)
-    (directory / "tmp").mkdir()
-    for name in ("broker.log", "broker.log.1", "console.log"):
-        (directory / name).unlink(missing_ok=True)
-    (directory / "log4j2.properties").write_text(_LOGGING)
-    lines = "".join(f"{name}={value}\n" for name, value in properties.items())
-    (directory / "broker.properties").write_text(lines)
-
-
-def _properties(port: int, controller_port: int) -> dict[str, str]:
-    return {
-        "process.roles": "broker,controller",
-        "node.id": "1",
-        "listeners": f"PLAINTEXT://{_HOST}:{port},CONTROLLER://{_HOST}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{_HOST}:{port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "controller.listener.names": "CONTROLLER",
-        "controller.quorum.voters": f"1@{_HOST}:{controller_port}",
-        "log.dirs": "data",
-    }
-
-
-def _text(value: object) -> str:
-    """A value as a properties file has it, which is Latin-1 with escapes."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    units = struct.unpack(f">{len(text.encode('utf-16-be')) // 2}H", text.encode("utf-16-be"))
-    return "".join(chr(u) if 32 <= u < 127 and u != 92 else f"\\u{u:04x}" for u in units)
-
-
-def _remove(directory: Path) -> None:
-    """Remove what the broker and we made in the folder, and the folder if nothing else is there."""
-    for name in (*_FILES, "lock"):
-        path = directory / name
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        directory.rmdir()
-
-
-def _tail(directory: Path, lines: int = 30) -> str:
-    parts = []
-    for name in ("console.log", "broker.log"):
-        with contextlib.suppress(FileNotFoundError):
-            text = (directory / name).read_text(errors="replace").splitlines()[-lines:]
-            if text:
-                parts.append("\n".join([f"--- the end of {directory / name}", *text]))
-    return "\n".join(parts)
-
-
-def _write_state(directory: Path, state: _State) -> None:
-    partial = directory / "state.json.partial"
-    partial.write_text(json.dumps(asdict(state)))
-    partial.replace(directory / "state.json")
-
-
-def _read_state(directory: Path) -> _State | None:
-    try:
-        return _State(**json.loads((directory / "state.json").read_text()))
-    except (FileNotFoundError, ValueError, TypeError):  # none, cut off, or written by another version
-        return None
-
-
-def _find(directory: Path) -> _State | None:
-    """The broker that runs in the folder. One whose owner has just died is waited for: it is on its way out."""
-    state = _read_state(directory)
-    if state is None or _birth(state.pid) != state.birth:
-        return None
-    if state.owner is None or _birth(state.owner) == state.owner_birth:
-        return state
-    deadline = time.monotonic() + 2 * _GRACE
-    while _birth(state.pid) == state.birth:
+        if usable(port):
+            return pid, born
         if time.monotonic() > deadline:
-            _end(state.pid, state.birth)  # its supervisor was killed as well
-        time.sleep(0.02)
-    return None
-
-
-# Processes and ports
-
-
-def _birth(pid: int) -> str | None:
-    """When that process began, in words that no later process with the same ID has; None when there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-        ps = subprocess.run(["ps", "-o", "lstart=,stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        *began, condition = ps.stdout.split() or ["Z"]
-        return None if condition.startswith("Z") else " ".join(began)
-    fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and parentheses
-    return None if fields[0] in "ZX" else f"{boot} {fields[19]}"
-
-
-def _end(pid: int, birth: str) -> None:
-    """Stop that process, if it is still the one that was born then: ask, and kill it after the grace time."""
-    deadline = time.monotonic() + _GRACE
-    sent: signal.Signals | None = None
-    while _birth(pid) == birth:
-        wanted = signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL
-        if wanted is not sent:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, wanted)
-                os.kill(pid, signal.SIGCONT)  # a paused one would never see the request
-            sent = wanted
+            raise LocalKafkaError(f"the local Kafka was not ready in time\n{tail(directory)}")
         time.sleep(0.02)
 
 
@@ -636,64 +436,3 @@ def _finish(supervisor: subprocess.Popen[bytes]) -> None:
     if supervisor.stdin is not None:
         supervisor.stdin.close()
     supervisor.wait()  # it kills a broker that takes too long
-
-
-def _format(command: list[str], directory: Path, timeout: float) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    tool = [*command, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", "broker.properties"]
-    try:
-        done = subprocess.run(tool, cwd=directory, capture_output=True, text=True, timeout=timeout, check=False)
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise LocalKafkaError(f"the local Kafka's storage could not be made: {exc}") from exc
-    if done.returncode:
-        raise LocalKafkaError(
-            f"the local Kafka's storage could not be made\n{done.stdout}{done.stderr}{_tail(directory)}"
-        )
-
-
-def _last_port(directory: Path) -> int | None:
-    with contextlib.suppress(FileNotFoundError):
-        found = re.search(
-            r"^listeners=PLAINTEXT://[^:]+:(\d+)", (directory / "broker.properties").read_text(), re.MULTILINE
-        )
-        return int(found[1]) if found else None
-    return None
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Java does: closed connections do not count
-        try:
-            trial.bind((_HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def _free_port(preferred: int | None, *taken: int) -> int:
-    """A free port below those that the system gives to outgoing connections.
-
-    One of those could be given away before the broker binds it; and a client that keeps trying to reach a broker that is
-    down would sooner or later be given the very port it calls, and connect to itself.
-    """
-    chosen = [preferred] if preferred else []
-    for port in chosen + random.sample(range(20000, 32000), 500):
-        if port not in taken and _is_free(port):
-            return port
-    raise LocalKafkaError(f"no free port on {_HOST}")
-
-
-def _usable(port: int) -> bool:
-    """Whether a broker there has an answer to "who coordinates this group?": a group can join, a topic be made.
-
-    The first such question makes the broker create the topic of the groups' offsets. Kafka's protocol by hand (FindCoordinator,
-    version 0), since a client would wait longer after a refused connection than the broker takes to start.
-    """
-    key = b"quixframes"
-    request = struct.pack(">hhihh", 10, 0, 1, -1, len(key)) + key
-    with contextlib.suppress(OSError, struct.error):
-        with socket.create_connection((_HOST, port), timeout=2) as connection:
-            connection.sendall(struct.pack(">i", len(request)) + request)
-            _, _, error = struct.unpack(">iih", connection.recv(10, socket.MSG_WAITALL))
-            return bool(error == 0)
-    return False

@@ -1,28 +1,29 @@
 """Where the local Kafka's Java and jars come from: a folder ``<home>/libs/*.jar``, and a ``java`` to run it.
 
-A cache entry is complete or absent: packages are fetched into a folder beside it, which is renamed once everything is there.
-So a download that was cut off is never mistaken for a jar, and ``libs`` holds the jars of one resolution and no others (two
-versions of one jar on a class path break the broker).
+A cache entry is complete or absent: packages are fetched into a folder beside it, which is renamed once everything is
+there. So a download that was cut off is never mistaken for a jar, and ``libs`` holds the jars of one resolution and no
+others (two versions of one jar on a class path break the broker).
 """
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import os
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from quixframes.errors import LocalKafkaError
+from quixframes.local_process import hold
 
 __all__ = ["Progress", "cache_home", "java_command", "kafka_home", "version_of"]
 
 Progress = bool | Callable[[str], None]
-"""True: a bar on standard error when it takes more than a second; False: nothing; a callable: gets a line for each file."""
+"""True: a bar on standard error if it takes over a second; False: nothing; a callable: gets a line for each file."""
 
 ALTERNATIVES = """\
 Instead, one of these will do:
@@ -33,7 +34,7 @@ Instead, one of these will do:
 
 
 def cache_home() -> Path:
-    """The folder for all that quixframes caches for this user: ``$XDG_CACHE_HOME/quixframes``, or ``~/.cache/quixframes``."""
+    """What quixframes caches for this user: the folder ``$XDG_CACHE_HOME/quixframes``, or ``~/.cache/quixframes``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quixframes"
 
 
@@ -54,7 +55,8 @@ def java_command() -> str:
 def kafka_home(version: str, progress: Progress) -> Path:
     """A folder with Kafka's jars in ``libs``: the one that ``QUIXFRAMES_KAFKA_HOME`` names, else from packages.
 
-    Packages (45 jars, 45 MB) are fetched once, into ``QUIXFRAMES_KAFKA_CACHE`` (default: ``packages`` in the cache folder).
+    Packages (45 jars, 45 MB) are fetched once, into ``QUIXFRAMES_KAFKA_CACHE`` (default: ``packages`` in the user's
+    cache folder).
     """
     named = os.environ.get("QUIXFRAMES_KAFKA_HOME")
     if named:
@@ -68,8 +70,8 @@ def kafka_home(version: str, progress: Progress) -> Path:
     if not home.exists():
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with open(cache / "lock", "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with (cache / "lock").open("w") as lock:
+                hold(lock.fileno(), wait=True)
                 if not home.exists():  # another process may have fetched it while this one waited
                     _fetch(version, home, progress)
         except OSError as exc:
@@ -86,7 +88,7 @@ def _fetch(version: str, home: Path, progress: Progress) -> None:
     """Resolve and download Kafka and its log binding, and put the jars into ``home/libs``.
 
     Of jgo only the resolver is used. Its ``build`` would sort the jars into class path and module path, for which it
-    downloads a whole JDK to a machine that has none, and it does not let a mirror take the place of the central repository.
+    downloads a whole JDK to a machine that has none, and lets no mirror take the place of the central repository.
     """
     try:
         maven = importlib.import_module("jgo.maven")
@@ -113,13 +115,16 @@ def _fetch(version: str, home: Path, progress: Progress) -> None:
             kafka = context.create_dependency(f"org.apache.kafka:kafka_2.13:{version}")
             resolved, transitive = context.resolver.resolve([kafka])
             wanted = [d.artifact for d in resolved + transitive if d.scope in (None, "compile", "runtime")]
-            # Kafka logs through slf4j and brings log4j, but not what joins the two. It is added as a single jar of the same
-            # version: resolved together with Kafka, its dependency management would replace Kafka's own jars by older ones.
+            # Kafka logs through slf4j and brings log4j, but not what joins the two. It is added as a single jar of the
+            # same version: resolved together with Kafka, it would have older jars take the place of Kafka's own.
             log4j = next(a.version for a in wanted if a.artifactId == "log4j-core")
             wanted.append(context.create_dependency(f"org.apache.logging.log4j:log4j-slf4j-impl:{log4j}").artifact)
             (partial / "libs").mkdir(parents=True)
             for artifact in wanted:
                 jar = artifact.resolve()
+                with zipfile.ZipFile(jar) as content:  # the resolver only warns of a wrong checksum
+                    if content.testzip() is not None:
+                        raise zipfile.BadZipFile(f"{jar.name} arrived damaged")
                 jar.rename(partial / "libs" / jar.name)
     except Exception as exc:  # the resolver raises whatever it meets: requests' errors, RuntimeError, AssertionError
         shutil.rmtree(partial, ignore_errors=True)
@@ -149,13 +154,13 @@ def _settings_mirror(settings: Path) -> str | None:
 
 @contextmanager
 def _reporting(version: str, progress: Progress) -> Iterator[Callable[[str, int], object] | None]:
-    """Yield what the resolver calls for each file: with its name and size, for a context manager over a byte counter."""
+    """Yield what the resolver calls for each file, with name and size: a context manager over a counter of bytes."""
     if progress is False:
         yield None
         return
-    from tqdm import tqdm  # not at the top: a broker that is cached needs no progress
+    tqdm = importlib.import_module("tqdm")  # not at the top: a Kafka that is cached needs no progress
 
-    with tqdm(
+    with tqdm.tqdm(
         desc=f"Kafka {version} packages", unit="B", unit_scale=True, delay=1, leave=False, disable=callable(progress)
     ) as bar:
 

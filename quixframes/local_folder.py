@@ -1,0 +1,217 @@
+"""The folder of a local broker: its settings, its log, its storage, and the note that says which process serves it.
+
+Paths in the broker's files are relative to the folder, so that its name needs no escapes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from quixframes.errors import LocalKafkaError, SettingsError
+from quixframes.local_packages import cache_home
+from quixframes.local_process import HOST, birth, free_port
+
+__all__ = [
+    "State",
+    "checked",
+    "data_bytes",
+    "find",
+    "folder_of",
+    "format_storage",
+    "last_port",
+    "prepare",
+    "read_state",
+    "remove",
+    "tail",
+    "write_state",
+]
+
+_LOGS = ("console.log", "broker.log", "broker.log.1")
+_FILES = ("data", "tmp", *_LOGS, "broker.properties", "log4j2.properties", "state.json", "state.json.partial")
+_LOCKS = ("start.lock", "broker.lock")
+
+# What only we may set: finding and stopping the broker relies on it.
+_OURS = frozenset(
+    {"process.roles", "node.id", "listeners", "advertised.listeners", "listener.security.protocol.map", "log.dirs"}
+    | {"controller.listener.names", "controller.quorum.voters", "inter.broker.listener.name"}
+)
+
+# One broker for one user: a group joins at once, internal topics are few and small, and memory stays modest (the log
+# cleaner alone would take 128 MB of the heap). A topic that is not there is an error here as it is on a real cluster.
+_DEFAULTS = {
+    "auto.create.topics.enable": "false",
+    "group.initial.rebalance.delay.ms": "0",
+    "offsets.topic.num.partitions": "4",
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "log.cleaner.dedupe.buffer.size": "8388608",
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+}
+
+_LOGGING = """\
+status = error
+appender.file.type = RollingFile
+appender.file.name = file
+appender.file.fileName = broker.log
+appender.file.filePattern = broker.log.%i
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d %p %m (%c)%n
+appender.file.policy.type = SizeBasedTriggeringPolicy
+appender.file.policy.size = 10MB
+appender.file.strategy.type = DefaultRolloverStrategy
+appender.file.strategy.max = 1
+rootLogger.level = info
+rootLogger.appenderRef.file.ref = file
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A running broker, as its owner wrote it down once the broker was ready. ``owner`` None: detached."""
+
+    pid: int
+    birth: str
+    supervisor: int
+    port: int
+    version: str
+    started: float
+    settings: dict[str, str]
+    owner: int | None
+    owner_birth: str | None
+
+
+def folder_of(directory: str | os.PathLike[str] | None) -> Path:
+    """The folder that is meant: this user's shared one when none is named."""
+    if directory is None:
+        directory = os.environ.get("QUIXFRAMES_KAFKA_DIR") or cache_home() / "kafka"
+    return Path(directory).expanduser().resolve()
+
+
+def checked(settings: Mapping[str, object]) -> dict[str, str]:
+    """Broker properties as the file has them, which is Latin-1 with escapes. SettingsError: one that cannot be."""
+    texts = {}
+    for name, value in settings.items():
+        if name in _OURS or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            raise SettingsError(f"settings: {name!r} cannot be set for a local broker")
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        units = memoryview(text.encode("utf-16")).cast("H")[1:]  # after the byte order mark: as this machine counts
+        texts[name] = "".join(chr(u) if 32 <= u < 127 and u != ord("\\") else f"\\u{u:04x}" for u in units)
+    return texts
+
+
+def prepare(directory: Path, port: int, settings: dict[str, str]) -> None:
+    """Write the broker's settings, make room for its files and forget the last log."""
+    controller_port = free_port(avoid=port)
+    properties = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+        "log.dirs": "data",
+    }
+    properties |= _DEFAULTS | settings
+    shutil.rmtree(directory / "tmp", ignore_errors=True)
+    (directory / "tmp").mkdir()
+    for name in _LOGS:
+        (directory / name).unlink(missing_ok=True)
+    (directory / "log4j2.properties").write_text(_LOGGING)
+    (directory / "broker.properties").write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+
+
+def remove(directory: Path) -> None:
+    """Remove what the broker and we made in the folder, and the folder if nothing else is there."""
+    for name in _FILES + _LOCKS:
+        path = directory / name
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
+def tail(directory: Path, lines: int = 30) -> str:
+    """The last lines of what the broker wrote: of its console, if it wrote there, then of its log."""
+    parts = []
+    for name in _LOGS[:2]:
+        with contextlib.suppress(FileNotFoundError):
+            text = (directory / name).read_text(errors="replace").splitlines()[-lines:]
+            if text:
+                parts.append("\n".join([f"--- the end of {directory / name}", *text]))
+    return "\n".join(parts)
+
+
+def data_bytes(folder: Path) -> int:
+    """What the folder takes on the disk. Kafka's index files are long but mostly holes, which do not count."""
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a running broker removes files while they are counted
+            size += path.stat().st_blocks * 512
+    return size
+
+
+def write_state(directory: Path, state: State) -> None:
+    """Note which process serves the folder; a reader sees the whole note or none."""
+    partial = directory / "state.json.partial"
+    partial.write_text(json.dumps(asdict(state)))
+    partial.replace(directory / "state.json")
+
+
+def read_state(directory: Path) -> State | None:
+    """The note of the folder, true or not by now."""
+    try:
+        return State(**json.loads((directory / "state.json").read_text()))
+    except (FileNotFoundError, ValueError, TypeError):  # none, cut off, or written by another version
+        return None
+
+
+def find(directory: Path) -> State | None:
+    """The broker that can be used in the folder: it is alive, and so is its owner, without whom it is about to end."""
+    state = read_state(directory)
+    if state is None or birth(state.pid) != state.birth:
+        return None
+    return state if state.owner is None or birth(state.owner) == state.owner_birth else None
+
+
+def format_storage(java: list[str], directory: Path, timeout: float) -> None:
+    """Make the storage of a new cluster, unless the folder has one."""
+    if (directory / "data" / "meta.properties").exists():
+        return
+    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    tool = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", "broker.properties"]
+    try:
+        done = subprocess.run(tool, cwd=directory, capture_output=True, text=True, timeout=timeout, check=False)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise LocalKafkaError(f"the local Kafka's storage could not be made: {exc}") from exc
+    if done.returncode:
+        raise LocalKafkaError(
+            f"the local Kafka's storage could not be made\n{done.stdout}{done.stderr}{tail(directory)}"
+        )
+
+
+def last_port(directory: Path) -> int | None:
+    """The port of the folder's last broker, so that its address stays the same where it can."""
+    try:
+        found = re.search(r"(?m)^listeners=\w+://[^:]+:(\d+)", (directory / "broker.properties").read_text())
+    except FileNotFoundError:
+        return None
+    return int(found[1]) if found else None
