@@ -122,6 +122,10 @@ class PythonConsumer:
         if partition not in self._paused:
             self._consumer.resume(theirs_)
 
+    def position(self, partition: Partition) -> int:
+        """The offset after everything that ``poll`` has returned or passed over, as far as that is known here."""
+        return self._position(TopicPartition(*partition))
+
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Return nothing of these partitions from ``poll``, and fetch nothing more of them."""
         assigned = self._consumer.assignment()
@@ -273,7 +277,7 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         if change is not Change.Assigned:
             self._to._waiting -= ours
         self._to._paused -= ours
-        if ours:
+        if ours or change is Change.Assigned:  # nothing to do is news as well
             self._to._rebalances.append(Rebalance(change, ours))
 
 

@@ -180,6 +180,10 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
         times = [at for node, at in self.last_heard.items() if nodes is None or node in nodes]
         return time.monotonic() - max(times, default=self._started)
 
+    def fresh(self, since: float) -> bool:
+        """Whether the topics' metadata were looked up after this moment (monotonic)."""
+        return bool(self.cluster._last_successful_refresh_ms >= since * 1000)
+
     def get_connection(self, node_id: object, **options: Any) -> Any:
         if not self.bootstrapped and (reason := self._hopeless()) is not None:
             raise reason

@@ -1,71 +1,584 @@
-"""The producer."""
+"""The producer: an idempotent sender of our own, on kafka-python's connections, requests and record batches.
+
+kafka-python's ``KafkaProducer`` keeps one producer ID and one fatal state for everything that it sends. That is why an
+expired batch wedges it for ever (defect A), why one refused message poisons every other topic (B), why it cannot be closed
+in such a state (C), and why what it holds is never given up (F). Each could only be mended by patching its inside; so it is
+not used. Here instead:
+
+- A *lane* is one partition of one topic: a queue, at most one batch in flight, and a producer ID with a sequence number.
+  A lane's failure cannot touch another's.
+- A batch is sent again, with the same sequence numbers, until it is acknowledged, refused or out of time. The broker drops
+  what it has already, so each message arrives once, and one batch at a time keeps their order.
+- What was refused never used up its sequence numbers, so the lane goes on. What ran out of time may or may not have arrived:
+  the numbers are in doubt, so the lane goes on with a *new* producer ID.
+- Deadlines are ours, and are looked at four times a second, whatever the connections are doing.
+
+Everything but ``send`` happens on the IO thread; the lock guards what ``send`` touches: queues, routes and counts.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
-from kafka import KafkaProducer
+import kafka.errors as theirs  # type: ignore[import-untyped]
+from kafka import TopicPartition, codec
+from kafka.partitioner.default import murmur2  # type: ignore[import-untyped]
+from kafka.protocol.metadata import MetadataRequest  # type: ignore[import-untyped]
+from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest  # type: ignore[import-untyped]
+from kafka.record.default_records import DefaultRecordBatchBuilder  # type: ignore[import-untyped]
 
-from quixframes.errors import ClosedError
+from quixframes.errors import (
+    BrokerUnavailableError,
+    ClosedError,
+    MessageTooLargeError,
+    SettingsError,
+    TopicNotFoundError,
+)
 from quixframes.kafka import Outgoing
-from quixframes.kafka_python.failures import translated
-from quixframes.kafka_python.network import Opening, settings_for
+from quixframes.kafka_python.failures import is_passing, translated
+from quixframes.kafka_python.network import Client, Opening, settings_for
 from quixframes.settings import Connection, WriterSettings, seconds
 
 __all__ = ["PythonProducer"]
+
+_log = logging.getLogger(__name__)
+
+_CODECS: Mapping[str | None, tuple[int, Callable[[], bool]]] = {
+    None: (0, lambda: True),
+    "gzip": (1, codec.has_gzip),
+    "snappy": (2, codec.has_snappy),
+    "lz4": (3, codec.has_lz4),
+    "zstd": (4, codec.has_zstd),
+}
+_BATCH = 256 * 1024  # bytes of small messages that share a batch; a larger message has one of its own
+_LARGEST = 90 * 1024 * 1024  # bytes of one message: brokers hang up on requests over 100 MB, unless told otherwise
+_REQUEST = 4 * 1024 * 1024  # bytes in one request, over all partitions of a broker
+_SPREAD = 1.0  # seconds between the first and the last message of a batch, which has one deadline
+_LOOK = 0.25  # seconds between two looks at the deadlines
+_BACKOFF = 0.1  # seconds before a batch is sent again
+_BUSY = 0.005  # seconds before a connection that has all it can take is looked at again
+_CONNECTING = 0.02  # ... and one that is being made
+_UNKNOWN = 2.0  # seconds that a topic may be unknown before its messages fail: it may just have been created
+_REQUEST_TIMEOUT = 10.0  # seconds after which a silent broker is tried again over a new connection
+_ROUTES = 100_000  # keys whose partition is remembered
+_OVERHEAD = 40  # bytes, at most, around a record's key, value and headers
+
+# The broker does not know the producer ID or number any more: only a new ID helps.
+_FORGOTTEN = (
+    theirs.OutOfOrderSequenceNumberError,
+    theirs.UnknownProducerIdError,
+    theirs.InvalidProducerEpochError,
+    theirs.InvalidProducerIdMappingError,
+)
+_TOO_LARGE = (theirs.MessageSizeTooLargeError, theirs.RecordListTooLargeError)
+
+
+class _Message(NamedTuple):
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+    on_done: Callable[[Exception | None], None]
+    size: int
+    at: float  # monotonic: for the deadline
+    timestamp: int  # wall clock, in ms: for Kafka
+    round: int  # which flushes wait for it
+
+
+class _Identity(NamedTuple):
+    producer_id: int
+    epoch: int
+
+
+class _Batch:
+    """Messages that travel together, and whether they did already."""
+
+    __slots__ = ("attempts", "data", "deadline", "messages", "travelling")
+
+    def __init__(self, messages: list[_Message], deadline: float) -> None:
+        self.messages = messages
+        self.deadline = deadline
+        self.data: bytearray | None = None
+        self.attempts = 0
+        self.travelling = False
+
+
+class _Lane:
+    """One partition of one topic, or (with partition -1) a topic whose partitions are not known yet."""
+
+    __slots__ = ("batch", "identity", "limit", "lost", "place", "queue", "retry_at", "sequence", "size", "unknown_since")
+
+    def __init__(self, place: TopicPartition) -> None:
+        self.place = place
+        self.queue: deque[_Message] = deque()
+        self.size = 0  # bytes in the queue
+        self.limit = _BATCH
+        self.batch: _Batch | None = None
+        self.retry_at = 0.0
+        self.identity: _Identity | None = None
+        self.lost: _Identity | None = None  # not to be used again here: its sequence numbers are in doubt
+        self.sequence = 0
+        self.unknown_since: float | None = None
 
 
 class PythonProducer:
     """Implements :class:`quixframes.kafka.Producer`."""
 
     def __init__(self, connection: Connection, settings: WriterSettings) -> None:
+        self._timeout = seconds(settings.delivery_timeout)
+        self._linger = seconds(settings.linger)
+        self._codec = _codec(settings.compression)
         opening = Opening(connection)
+        self._client: Client = opening.open(lambda: _connected(opening, connection, self._timeout))
+        self._net = self._client._net
+        self._cluster = self._client.manager.cluster
+        # Guarded by the lock:
+        self._lock = threading.Condition(threading.Lock())
+        self._lanes: dict[TopicPartition, _Lane] = {}
+        self._routes: dict[tuple[str, bytes], _Lane] = {}
+        self._partitions: dict[str, int] = {}
+        self._round = 0
+        self._open: dict[int, int] = {0: 0}  # how many messages of each round are not done
+        self._hurrying = 0  # flushes in progress: nothing lingers
+        self._awake = False
         self._closed = False
-        self._producer = opening.open(
-            lambda: KafkaProducer(
-                kafka_client=opening,
-                delivery_timeout_ms=round(seconds(settings.delivery_timeout) * 1000),
-                request_timeout_ms=min(5_000, round(seconds(settings.delivery_timeout) * 500)),
-                linger_ms=round(seconds(settings.linger) * 1000),
-                compression_type=settings.compression,
-                max_request_size=100_000_000,
-                batch_size=256 * 1024,
-                max_block_ms=5000,
-                metrics_enabled=False,
-                **settings_for(connection),
-            )
-        )
+        # The IO thread's:
+        self._learning: set[str] = set()
+        self._identity: _Identity | None = None
+        self._asking = False
+        self._timer: tuple[float, Any] | None = None
 
     def send(self, message: Outgoing, on_done: Callable[[Exception | None], None]) -> None:
-        if self._closed:
-            raise ClosedError("the client is closed")
-        doing = f"topic {message.topic!r} could not be written"
-
-        def failed(exc: BaseException) -> None:
-            on_done(translated(exc, doing, topic=message.topic))
-
-        try:
-            future = self._producer.send(message.topic, message.value, message.key, message.headers)
-        except Exception as exc:
-            failed(exc)
-        else:
-            future.add_callback(lambda _: on_done(None))
-            future.add_errback(failed)
+        """Queue a message; ``on_done`` hears how it went."""
+        topic, key, value, headers = message
+        size = len(key) + len(value) + _OVERHEAD
+        for name, content in headers:
+            size += len(name) + len(content) + 10
+        if size > _LARGEST:
+            on_done(MessageTooLargeError(f"a message of {size:,} bytes is over what Kafka can carry ({_LARGEST:,})"))
+            return
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the client is closed")
+            lane = self._routes.get((topic, key)) or self._route(topic, key)
+            queue = lane.queue
+            queue.append(
+                _Message(key, value, headers, on_done, size, time.monotonic(), int(time.time() * 1000), self._round)
+            )
+            self._open[self._round] += 1
+            was_full = lane.size >= lane.limit
+            lane.size += size
+            wake = (
+                not self._awake and lane.batch is None and (len(queue) == 1 or (lane.size >= lane.limit and not was_full))
+            )
+            if wake:
+                self._awake = True
+        if wake:
+            self._net.call_soon_threadsafe(self._pump)
 
     def flush(self, timeout: float) -> bool:
+        """Wait until the ``on_done`` of everything sent before this call was called; False where ``timeout`` came first."""
+        with self._lock:
+            mine = self._round
+            self._round += 1
+            self._open[self._round] = 0
+            self._hurrying += 1
+            self._wake()
+            try:
+                return self._lock.wait_for(lambda: not any(self._open[r] for r in self._open if r <= mine), timeout)
+            finally:
+                self._hurrying -= 1
+                for finished in [r for r in self._open if r < self._round and not self._open[r]]:
+                    del self._open[finished]
+
+    def close(self, timeout: float) -> None:
+        """Send what is queued, as far as ``timeout`` allows; fail the rest through ``on_done``; end."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        ending = min(1.0, timeout / 4)
+        self.flush(timeout - ending)
+        self._client.shut(max(0.1, deadline - time.monotonic()))
+        for lane in list(self._lanes.values()):
+            self._abandon(lane, ClosedError("the client was closed before the cluster acknowledged this"))
+
+    # The rest of the way into the queue. Called with the lock held.
+
+    def _route(self, topic: str, key: bytes) -> _Lane:
+        """The lane of a key. A partition count once seen is kept: a stream must not move to another partition."""
+        count = self._partitions.get(topic)
+        # As Kafka's Java client has it; and until the count is known, messages wait in a lane of the topic's own.
+        number = -1 if count is None else (murmur2(key) & 0x7FFFFFFF) % count
+        place = TopicPartition(topic, number)
+        lane = self._lanes.get(place)
+        if lane is None:
+            lane = self._lanes[place] = _Lane(place)
+        if count is not None:
+            if len(self._routes) >= _ROUTES:
+                self._routes.clear()
+            self._routes[topic, key] = lane
+        return lane
+
+    def _wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            try:
+                self._net.call_soon_threadsafe(self._pump)
+            except Exception:
+                self._awake = False  # the IO thread is gone: closing fails what is left
+
+    # On the IO thread.
+
+    def _pump(self) -> None:
+        """Do whatever is due, and see to it that this is called when something is due next."""
+        with self._lock:
+            self._awake = False
+            lanes = [lane for lane in self._lanes.values() if lane.queue or lane.batch is not None]
+        if not lanes:
+            return
+        now = time.monotonic()
+        next_look = now + _LOOK
         try:
-            self._producer.flush(timeout)
-        except Exception:
+            for lane in lanes:
+                self._expire(lane, now)
+            going: dict[object, list[_Lane]] = {}
+            for lane in lanes:
+                due, node = self._due(lane, now)
+                next_look = min(next_look, due)
+                if node is not None:
+                    going.setdefault(node, []).append(lane)
+            for node, several in going.items():
+                next_look = min(next_look, self._dispatch(node, several, now))
+        finally:
+            self._look_again(next_look)  # whatever went wrong: the deadlines hold
+
+    def _look_again(self, when: float) -> None:
+        if self._timer is not None:
+            if not self._timer[1].is_done and self._timer[0] <= when and self._timer[0] > time.monotonic():
+                return
+            self._net.cancel(self._timer[1])
+        self._timer = (when, self._net.call_at(when, self._pump))
+
+    def _expire(self, lane: _Lane, now: float) -> None:
+        batch = lane.batch
+        if batch is not None and batch.deadline <= now:
+            if batch.attempts:
+                self._forget(lane)
+            lane.batch = None
+            self._finish(batch.messages, self._too_late(lane))
+        late: list[_Message] = []
+        with self._lock:
+            while lane.queue and lane.queue[0].at + self._timeout <= now:
+                late.append(lane.queue.popleft())
+                lane.size -= late[-1].size
+        if late:
+            self._finish(late, self._too_late(lane))
+
+    def _due(self, lane: _Lane, now: float) -> tuple[float, object | None]:
+        """When to look at the lane next, and the broker to which it can send at once, if it can."""
+        never = now + _LOOK
+        if lane.place.partition < 0:
+            self._learn(lane.place.topic)
+            return never, None
+        batch = lane.batch
+        if batch is None:
+            if not lane.queue:
+                return never, None
+            ripe_at = lane.queue[0].at + self._linger
+            if lane.size < lane.limit and ripe_at > now and not self._hurrying:
+                return ripe_at, None
+        elif batch.travelling:
+            return never, None
+        elif lane.retry_at > now:
+            return lane.retry_at, None
+        if lane.identity is None and not self._identify(lane):
+            return never, None
+        leader = self._cluster.leader_for_partition(lane.place)
+        if leader is None or leader == -1:
+            self._unknown(lane, leader, now)
+            return now + _BACKOFF, None
+        lane.unknown_since = None
+        return never, leader
+
+    def _unknown(self, lane: _Lane, leader: object, now: float) -> None:
+        """The topic or partition is not in the metadata, or has no leader at the moment."""
+        self._cluster.request_update()
+        topic = lane.place.topic
+        if topic in self._cluster.unauthorized_topics:
+            refusal = theirs.TopicAuthorizationFailedError(topic)
+            self._abandon(lane, translated(refusal, f"topic {topic!r} cannot be written", topic=topic))
+        elif leader is not None or not self._client.manager.fresh(now - _BACKOFF):
+            lane.unknown_since = None  # nobody says that it is gone
+        elif lane.unknown_since is None:
+            lane.unknown_since = now
+        elif now - lane.unknown_since > _UNKNOWN:
+            self._missing(lane)
+
+    def _missing(self, lane: _Lane) -> None:
+        topic = lane.place.topic
+        with self._lock:
+            self._partitions.pop(topic, None)  # should it come back, it may have another number of partitions
+            self._routes = {route: to for route, to in self._routes.items() if route[0] != topic}
+        self._abandon(lane, TopicNotFoundError(f"topic {topic!r} is not there any more: it was deleted", topic=topic))
+
+    def _identify(self, lane: _Lane) -> bool:
+        """Give the lane a producer ID that it has not used, asking for one where needed. False: not yet."""
+        if self._identity is None or self._identity == lane.lost:
+            if not self._asking:
+                self._asking = True
+                self._net.call_soon(self._ask_for_identity)
+            return False
+        lane.identity = self._identity
+        lane.sequence = 0
+        return True
+
+    async def _ask_for_identity(self) -> None:
+        try:
+            request = InitProducerIdRequest(
+                transactional_id=None, transaction_timeout_ms=0, producer_id=-1, producer_epoch=-1, max_version=4
+            )
+            answer = await self._client.manager.send(request)
+            if answer.error_code:
+                raise theirs.for_code(answer.error_code)()
+            self._identity = _Identity(answer.producer_id, answer.producer_epoch)
+        except theirs.KafkaError as exc:
+            if not is_passing(exc):
+                error = translated(exc, "the cluster gives this client no producer ID")
+                for lane in [it for it in self._lanes.values() if it.identity is None and it.place.partition >= 0]:
+                    self._abandon(lane, error)
+            await self._net.sleep(_BACKOFF)
+        finally:
+            self._asking = False
+            self._pump()
+
+    def _learn(self, topic: str) -> None:
+        if topic not in self._learning:
+            self._learning.add(topic)
+            self._net.call_soon(lambda: self._look_up(topic))
+
+    async def _look_up(self, topic: str) -> None:
+        """Find out how many partitions a topic has, then send its messages on their ways."""
+        start = time.monotonic()
+        waiting = self._lanes[TopicPartition(topic, -1)]
+        request = MetadataRequest(
+            topics=[MetadataRequest.MetadataRequestTopic(name=topic)], allow_auto_topic_creation=False
+        )
+        try:
+            while waiting.queue:
+                try:
+                    found = (await self._client.manager.send(request)).topics[0]
+                    if not found.error_code:
+                        await self._cluster.add_topic(topic)
+                        self._set_off(waiting, len(found.partitions))
+                        return
+                    raise theirs.for_code(found.error_code)()
+                except Exception as exc:
+                    unknown = isinstance(exc, theirs.UnknownTopicOrPartitionError)
+                    if not is_passing(exc) and not (unknown and time.monotonic() - start < _UNKNOWN):
+                        self._abandon(waiting, translated(exc, f"topic {topic!r} cannot be written", topic=topic))
+                        return
+                await self._net.sleep(_BACKOFF)
+        finally:
+            self._learning.discard(topic)
+            self._pump()
+
+    def _set_off(self, waiting: _Lane, partitions: int) -> None:
+        topic = waiting.place.topic
+        with self._lock:
+            self._partitions[topic] = partitions
+            for message in waiting.queue:
+                lane = self._route(topic, message.key)
+                lane.queue.append(message)
+                lane.size += message.size
+            waiting.queue.clear()
+            waiting.size = 0
+
+    def _dispatch(self, node: object, lanes: list[_Lane], now: float) -> float:
+        """Send what the lanes hold for this broker, and say when to look again."""
+        if not self._client.is_ready(node):
+            if self._client.connected(node):
+                return now + _BUSY
+            try:
+                self._client.maybe_connect(node)
+            except theirs.KafkaError:
+                self._cluster.request_update()
+            return now + _CONNECTING
+        size = 0
+        travelling: list[tuple[_Lane, _Batch]] = []
+        # The lanes take turns at being first, so that none starves where a request cannot hold them all.
+        lanes.sort(key=lambda lane: lane.batch.messages[0].at if lane.batch is not None else lane.queue[0].at)
+        for lane in lanes:
+            batch = lane.batch or self._pack(lane)
+            if batch.data is None and not self._encoded(lane, batch):
+                continue
+            assert batch.data is not None
+            if size and size + len(batch.data) > _REQUEST:
+                break
+            size += len(batch.data)
+            batch.attempts += 1
+            batch.travelling = True
+            travelling.append((lane, batch))
+        if travelling:
+            future = self._client.manager.send(_produce_request(travelling), node_id=node)
+            future.add_callback(lambda answer: self._answered(travelling, answer))
+            future.add_errback(lambda exc: self._unanswered(travelling, exc))
+        return now + (_LOOK if len(travelling) == len(lanes) else 0.0)
+
+    def _pack(self, lane: _Lane) -> _Batch:
+        with self._lock:
+            queue = lane.queue
+            messages = [queue.popleft()]
+            size = messages[0].size
+            latest = messages[0].at + _SPREAD
+            while queue and size + queue[0].size <= lane.limit and queue[0].at <= latest:
+                messages.append(queue.popleft())
+                size += messages[-1].size
+            lane.size -= size
+            lane.batch = _Batch(messages, messages[-1].at + self._timeout)
+        return lane.batch
+
+    def _encoded(self, lane: _Lane, batch: _Batch) -> bool:
+        """Put the batch into Kafka's form. False: it cannot be, and was reported."""
+        try:
+            batch.data = self._encode(lane, batch.messages)
+        except Exception as exc:
+            lane.batch = None
+            self._finish(batch.messages, translated(exc, f"a message for {lane.place.topic!r} could not be encoded"))
             return False
         return True
 
-    def close(self, timeout: float) -> None:
-        self._closed = True
-        try:
-            self._producer.close(timeout)
-        except Exception:
-            self._producer._sender.force_close()
-            self._producer._sender.join(timeout)
+    def _encode(self, lane: _Lane, messages: list[_Message]) -> bytearray:
+        assert lane.identity is not None
+        builder = DefaultRecordBatchBuilder(
+            2, self._codec, False, lane.identity.producer_id, lane.identity.epoch, lane.sequence, 2**31 - 1
+        )
+        append = builder.append
+        for number, message in enumerate(messages):
+            append(number, message.timestamp, message.key, message.value, message.headers)
+        data: bytearray = builder.build()
+        return data
+
+    def _answered(self, travelling: list[tuple[_Lane, _Batch]], answer: Any) -> None:
+        verdicts = {
+            TopicPartition(topic.name, part.index): part for topic in answer.responses for part in topic.partition_responses
+        }
+        for lane, batch in travelling:
+            batch.travelling = False
+            if lane.batch is not batch:
+                continue  # it ran out of time meanwhile, and was reported
+            verdict = verdicts.get(lane.place)
+            if verdict is None:
+                self._failed(lane, batch, theirs.RequestTimedOutError())
+            elif verdict.error_code in (0, theirs.DuplicateSequenceNumberError.errno):
+                lane.sequence = (lane.sequence + len(batch.messages)) % 2**31
+                lane.batch = None
+                self._finish(batch.messages, None)
+            else:
+                self._failed(lane, batch, theirs.for_code(verdict.error_code)(verdict.error_message))
+        self._pump()
+
+    def _unanswered(self, travelling: list[tuple[_Lane, _Batch]], exc: Exception) -> None:
+        for lane, batch in travelling:
+            batch.travelling = False
+            if lane.batch is batch:
+                self._failed(lane, batch, exc)
+        self._pump()
+
+    def _failed(self, lane: _Lane, batch: _Batch, exc: Exception) -> None:
+        """Decide what becomes of a batch that was not acknowledged."""
+        if isinstance(exc, theirs.InvalidMetadataError):
+            self._cluster.request_update()
+        if isinstance(exc, theirs.RetriableError):
+            lane.retry_at = time.monotonic() + _BACKOFF
+        elif isinstance(exc, _TOO_LARGE) and len(batch.messages) > 1:
+            # The topic takes less than we put together: from now on we put less together.
+            lane.limit = max(1, sum(message.size for message in batch.messages) // 2)
+            self._unpack(lane, batch)
+        elif isinstance(exc, _FORGOTTEN) and batch.attempts == 1:
+            self._forget(lane)
+            self._unpack(lane, batch)  # it certainly did not arrive
+        else:
+            if isinstance(exc, _FORGOTTEN) or batch.attempts > 1:
+                self._forget(lane)  # an earlier attempt may have arrived
+            lane.batch = None
+            topic = lane.place.topic
+            self._finish(batch.messages, translated(exc, f"topic {topic!r} could not be written", topic=topic))
+
+    def _unpack(self, lane: _Lane, batch: _Batch) -> None:
+        with self._lock:
+            lane.batch = None
+            lane.queue.extendleft(reversed(batch.messages))
+            lane.size += sum(message.size for message in batch.messages)
+
+    def _forget(self, lane: _Lane) -> None:
+        lane.lost, lane.identity = lane.identity, None
+
+    def _abandon(self, lane: _Lane, error: Exception) -> None:
+        """Fail everything in the lane."""
+        batch, lane.batch = lane.batch, None
+        if batch is not None and batch.attempts:
+            self._forget(lane)
+        with self._lock:
+            messages = (batch.messages if batch is not None else []) + list(lane.queue)
+            lane.queue.clear()
+            lane.size = 0
+        self._finish(messages, error)
+
+    def _too_late(self, lane: _Lane) -> BrokerUnavailableError:
+        return BrokerUnavailableError(
+            f"topic {lane.place.topic!r} could not be written: no broker acknowledged it within {self._timeout:g} s"
+            f"{self._client.manager.because()}"
+        )
+
+    def _finish(self, messages: Iterable[_Message], error: Exception | None) -> None:
+        rounds: dict[int, int] = {}
+        for message in messages:
+            try:
+                message.on_done(error)
+            except Exception:
+                _log.exception("the end of a send could not be reported")
+            rounds[message.round] = rounds.get(message.round, 0) + 1
+        with self._lock:
+            for number, count in rounds.items():
+                self._open[number] -= count
+            self._lock.notify_all()
+
+
+def _codec(compression: str | None) -> int:
+    number, present = _CODECS[compression]
+    if not present():
+        raise SettingsError(f"compression={compression!r} needs a library that is not installed: use 'lz4' or 'zstd'")
+    return number
+
+
+def _connected(opening: Opening, connection: Connection, timeout: float) -> Client:
+    client = opening(
+        request_timeout_ms=round(min(_REQUEST_TIMEOUT, timeout) * 1000),
+        max_in_flight_requests_per_connection=5,
+        **settings_for(connection),
+    )
+    client._net.start()
+    client.manager.bootstrap(settings_for(connection)["bootstrap_timeout_ms"])
+    return client
+
+
+def _produce_request(travelling: list[tuple[_Lane, _Batch]]) -> ProduceRequest:
+    by_topic: dict[str, list[Any]] = {}
+    for lane, batch in travelling:
+        partition = ProduceRequest.TopicProduceData.PartitionProduceData(index=lane.place.partition, records=batch.data)
+        by_topic.setdefault(lane.place.topic, []).append(partition)
+    return ProduceRequest(
+        transactional_id=None,
+        acks=-1,
+        timeout_ms=round(_REQUEST_TIMEOUT * 1000),
+        topic_data=[
+            ProduceRequest.TopicProduceData(name=topic, partition_data=partitions) for topic, partitions in by_topic.items()
+        ],
+        max_version=9,
+    )
