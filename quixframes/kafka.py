@@ -88,7 +88,10 @@ class Change(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rebalance:
-    """Partitions that came or went. ``Lost`` ones were given to somebody else already: nothing can be committed."""
+    """Partitions that came or went. ``Lost`` ones were given to somebody else already: nothing can be committed.
+
+    ``Assigned`` without partitions says that the group has none for this member at the moment.
+    """
 
     change: Change
     partitions: frozenset[Partition]
@@ -161,6 +164,12 @@ class Consumer(Protocol):
 
     def seek(self, partition: Partition, offset: int) -> None:
         """Read on from this offset; what was fetched ahead is dropped."""
+
+    def position(self, partition: Partition) -> int:
+        """The offset after everything that ``poll`` returned or passed over (compacted messages, transaction markers).
+
+        Only for a partition that is assigned and has been given a position; asks nobody.
+        """
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Return nothing of these partitions from ``poll``, and fetch nothing more of them."""

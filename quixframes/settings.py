@@ -25,6 +25,7 @@ __all__ = [
     "CommitSettings",
     "Connection",
     "Duration",
+    "Hooks",
     "ReaderSettings",
     "Size",
     "WriterSettings",
@@ -256,6 +257,8 @@ class ReaderSettings:
 
     Args:
         prefetch: bytes of messages that may be read ahead of the model; past it reading pauses. Default 64 MB.
+        held: bytes that the buffers of all streams together may hold; past it the oldest rows are released early.
+            Default 256 MB.
         session_timeout: an instance that the cluster does not hear of for this long is replaced. Default 45 s.
         model_timeout: a model that holds on to a batch for longer than this gives its partitions up, and its next
             call raises. Default None: membership is kept however long a batch takes.
@@ -263,16 +266,35 @@ class ReaderSettings:
     """
 
     prefetch: Size = "64 MB"
+    held: Size = "256 MB"
     session_timeout: Duration = "45s"
     model_timeout: Duration | None = None
     warn_after: Duration = "5s"
 
     def __post_init__(self) -> None:
         byte_count(self.prefetch, name="prefetch")
+        byte_count(self.held, name="held")
         seconds(self.session_timeout, name="session_timeout")
         seconds(self.warn_after, name="warn_after")
         if self.model_timeout is not None:
             seconds(self.model_timeout, name="model_timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a loop cannot express: functions that are told what happens to a reader, in its own thread, so be quick.
+
+    Args:
+        assigned: told the numbers of the partitions that came.
+        revoked: told the numbers of those that went; what was finished of them has been committed.
+        lost: told the numbers of those that were gone before anything could be committed.
+        committed: told the offset that was committed, by partition number.
+    """
+
+    assigned: Callable[[list[int]], object] | None = None
+    revoked: Callable[[list[int]], object] | None = None
+    lost: Callable[[list[int]], object] | None = None
+    committed: Callable[[dict[int, int]], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,260 @@
+"""Rows of one stream, held until a rule of :class:`~quixframes.settings.BufferSettings` releases them. Pure: the clock is
+an argument.
+
+What this module holds to:
+
+- Both sides use it: a writer's buffer and a reader's batches follow the same rules to the row.
+- Which rows are released together depends on the rows and their order alone, not on how they were split into calls of
+  ``add`` (the timeout aside). Every rule is therefore a fact about a row and the rows held before it.
+- Rows stay Arrow record batches, sliced without copying, and become one when they are released.
+- Each row knows where it came from: a release names its rows as pieces of the sources it was made of. Rows that the filter
+  removed are part of those pieces, or are reported at once where nothing is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from quixframes import frames
+from quixframes.errors import SettingsError
+from quixframes.settings import BufferSettings, byte_count, nanoseconds, seconds
+from quixframes.wire import event_times
+
+__all__ = ["Added", "Piece", "Release", "RowBuffer"]
+
+_FIRST_WINDOW = 1024
+
+
+_Mask = npt.NDArray[np.bool_]
+_Rows = npt.NDArray[np.int64]
+_Sizes = int | npt.NDArray[np.int64]
+
+
+class Piece(NamedTuple):
+    """Rows [start, stop) of the source that was given to ``add``."""
+
+    source: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Rows that belong together, and where they came from.
+
+    ``reason`` is the rule that released them: "rows", "time_span", "bytes", "trigger", "timeout", "schema", or what the
+    caller of :meth:`RowBuffer.release` gave.
+    """
+
+    batch: pa.RecordBatch
+    pieces: tuple[Piece, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What one ``add`` brought about: releases in order, and pieces of which the filter left nothing to wait for."""
+
+    releases: list[Release]
+    dropped: list[Piece]
+
+
+class _Cut(NamedTuple):
+    """Where the arriving rows are cut next: rows before ``stop`` join what is held, which ``reason`` then releases."""
+
+    stop: int
+    reason: str
+
+
+class RowBuffer:
+    """Holds rows of one stream, in normal form, by the rules of ``settings``.
+
+    Args:
+        settings: the rules.
+        to_frame: makes the DataFrame that ``filter`` and ``trigger`` are given.
+    """
+
+    def __init__(self, settings: BufferSettings, to_frame: Callable[[pa.RecordBatch], pd.DataFrame]) -> None:
+        self.settings = settings
+        self._to_frame = to_frame
+        self._timeout = None if settings.timeout is None else seconds(settings.timeout)
+        self._span = None if settings.time_span is None else nanoseconds(settings.time_span)
+        self._most_bytes = None if settings.bytes is None else byte_count(settings.bytes)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._batches: list[pa.RecordBatch] = []
+        self._pieces: list[Piece] = []
+        self.rows = 0
+        self.nbytes = 0
+        self.since: float | None = None
+        self._low = self._high = 0
+
+    @property
+    def deadline(self) -> float | None:
+        """When what is held has to be released at the latest; None where nothing is held, or there is no timeout."""
+        return None if self.since is None or self._timeout is None else self.since + self._timeout
+
+    def add(self, batch: pa.RecordBatch, now: float, source: int = 0, start: int = 0) -> Added:
+        """Take in rows: ``batch`` is rows ``start`` and following of ``source``; ``now`` is in seconds of any steady clock.
+
+        Raises:
+            SettingsError: ``filter`` or ``trigger`` returned something else than a boolean mask. Nothing was taken in.
+        """
+        rows = batch.num_rows
+        kept = self._kept(batch)
+        if kept is not None:
+            batch = batch.filter(pa.array(kept))
+        triggers = self._triggers(batch)
+        sizes = _running_sizes(batch)
+        added = Added([], [])
+        if self.rows and (
+            (deadline := self.deadline) is not None
+            and now >= deadline
+            or not batch.schema.equals(self._batches[0].schema, check_metadata=True)
+        ):
+            self._release_into(added, "timeout" if deadline is not None and now >= deadline else "schema")
+        positions = None if kept is None else np.flatnonzero(kept) + start
+        taken, at = start, 0
+        while at < batch.num_rows:
+            cut = self._next_cut(batch, at, sizes, triggers)
+            stop = batch.num_rows if cut is None else cut.stop
+            if stop > at:
+                upto = start + stop if positions is None else int(positions[stop - 1]) + 1
+                self._hold(batch.slice(at, stop - at), sizes, at, Piece(source, taken, upto), now)
+                taken, at = upto, stop
+            if cut is not None:
+                self._release_into(added, cut.reason)
+        if taken < start + rows:  # the filter removed the last rows: they wait for what is held, or for nothing
+            rest = Piece(source, taken, start + rows)
+            if self.rows:
+                self._note(rest)
+            else:
+                added.dropped.append(rest)
+        return added
+
+    def expire(self, now: float) -> Release | None:
+        """What is held, if its time is up."""
+        deadline = self.deadline
+        return self.release("timeout") if deadline is not None and now >= deadline else None
+
+    def release(self, reason: str) -> Release | None:
+        """What is held; None where nothing is."""
+        if not self.rows:
+            return None
+        batch = self._batches[0] if len(self._batches) == 1 else frames.concat(self._batches)
+        released = Release(batch, tuple(self._pieces), reason)
+        self._clear()
+        return released
+
+    def _release_into(self, added: Added, reason: str) -> None:
+        released = self.release(reason)
+        if released is not None:
+            added.releases.append(released)
+
+    def _hold(self, batch: pa.RecordBatch, sizes: _Sizes, at: int, piece: Piece, now: float) -> None:
+        rows = batch.num_rows
+        if self._span is not None:
+            times = event_times(batch)
+            low, high = int(times.min()), int(times.max())
+            self._low, self._high = (min(low, self._low), max(high, self._high)) if self.rows else (low, high)
+        if not self.rows:
+            self.since = now
+        self.rows += rows
+        self.nbytes += sizes * rows if isinstance(sizes, int) else int(sizes[at + rows] - sizes[at])
+        self._batches.append(batch)
+        self._note(piece)
+
+    def _note(self, piece: Piece) -> None:
+        last = self._pieces[-1] if self._pieces else None
+        if last is not None and last.source == piece.source and last.stop == piece.start:
+            self._pieces[-1] = Piece(last.source, last.start, piece.stop)
+        else:
+            self._pieces.append(piece)
+
+    # Each rule answers with the first place at which it cuts the rows from ``at`` on, or None. The earliest cut wins.
+
+    def _next_cut(self, batch: pa.RecordBatch, at: int, sizes: _Sizes, triggers: _Rows | None) -> _Cut | None:
+        cuts = (
+            self._cut_by_span(batch, at),
+            self._cut_by_bytes(batch, at, sizes),
+            self._cut_by_rows(batch, at),
+            self._cut_by_trigger(at, triggers),
+        )
+        return min((cut for cut in cuts if cut is not None), default=None, key=lambda cut: cut.stop)
+
+    def _cut_by_rows(self, batch: pa.RecordBatch, at: int) -> _Cut | None:
+        if self.settings.rows is None:
+            return None
+        stop = at + self.settings.rows - self.rows
+        return _Cut(stop, "rows") if stop <= batch.num_rows else None
+
+    def _cut_by_trigger(self, at: int, triggers: _Rows | None) -> _Cut | None:
+        if triggers is None:
+            return None
+        ahead = int(np.searchsorted(triggers, at))
+        return _Cut(int(triggers[ahead]) + 1, "trigger") if ahead < len(triggers) else None
+
+    def _cut_by_bytes(self, batch: pa.RecordBatch, at: int, sizes: _Sizes) -> _Cut | None:
+        if self._most_bytes is None:
+            return None
+        room = self._most_bytes - self.nbytes
+        if isinstance(sizes, int):
+            stop = at + max(room, 0) // sizes
+        else:
+            stop = int(np.searchsorted(sizes, sizes[at] + room, side="right")) - 1
+        if not self.rows:
+            stop = max(stop, at + 1)  # a row over the limit is a batch by itself
+        return _Cut(stop, "bytes") if stop < batch.num_rows else None
+
+    def _cut_by_span(self, batch: pa.RecordBatch, at: int) -> _Cut | None:
+        if self._span is None:
+            return None
+        times = event_times(batch)
+        low, high = (self._low, self._high) if self.rows else (int(times[at]), int(times[at]))
+        # In windows that double, so that many cuts in one frame do not each look at all of its rest.
+        window = _FIRST_WINDOW
+        while at < len(times):
+            ahead = times[at : at + window]
+            lows = np.minimum(np.minimum.accumulate(ahead), low)
+            highs = np.maximum(np.maximum.accumulate(ahead), high)
+            reached = highs - lows >= self._span
+            first = int(reached.argmax())
+            if reached[first]:
+                return _Cut(at + first, "time_span")
+            low, high = int(lows[-1]), int(highs[-1])
+            at, window = at + window, window * 2
+        return None
+
+    def _kept(self, batch: pa.RecordBatch) -> _Mask | None:
+        if self.settings.filter is None:
+            return None
+        return _mask(self.settings.filter(self._to_frame(batch)), batch.num_rows, "filter")
+
+    def _triggers(self, batch: pa.RecordBatch) -> _Rows | None:
+        if self.settings.trigger is None:
+            return None
+        return np.flatnonzero(_mask(self.settings.trigger(self._to_frame(batch)), batch.num_rows, "trigger"))
+
+
+def _running_sizes(batch: pa.RecordBatch) -> _Sizes:
+    """Bytes of each row where all rows have as many; else bytes of the rows before each row, and of all."""
+    sizes = frames.row_nbytes(batch)
+    return sizes if isinstance(sizes, int) else np.concatenate(([0], np.cumsum(sizes)))
+
+
+def _mask(value: Any, rows: int, name: str) -> _Mask:
+    mask = np.asarray(value)
+    if mask.shape != (rows,) or mask.dtype != np.bool_:
+        raise SettingsError(
+            f"{name} has to return one True or False for each of the {rows} rows, "
+            f"it returned {type(value).__name__} of {mask.dtype}, shape {mask.shape}"
+        )
+    return mask

@@ -1,0 +1,366 @@
+"""The client: one place to open topics from, which closes everything that it opened."""
+
+from __future__ import annotations
+
+import atexit
+import html
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Collection
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import pandas as pd
+
+from quixframes.errors import BrokerUnavailableError, ClosedError, QuixframesError, SettingsError
+from quixframes.input import InputTopic
+from quixframes.kafka import Admin, Producer, Transport
+from quixframes.output import OutputTopic, in_flight
+from quixframes.poller import Poller, Start
+from quixframes.replay import Replay
+from quixframes.settings import (
+    AutoOffsetReset,
+    BufferSettings,
+    CommitMode,
+    CommitSettings,
+    Connection,
+    Duration,
+    Hooks,
+    ReaderSettings,
+    WriterSettings,
+    seconds,
+)
+from quixframes.topics import Topics
+
+if TYPE_CHECKING:
+    from quixframes.local import LocalKafka
+
+__all__ = ["StreamingClient"]
+
+log = logging.getLogger(__name__)
+
+
+class StreamingClient:
+    """Opens topics of a cluster to write to, to read from, and to replay.
+
+    Args:
+        address: a broker as "host:port", or several with commas between. Default: the environment variable
+            ``QUIXFRAMES_BROKER``; where there is none, a Kafka on this machine, as :meth:`local` finds or starts it.
+        writer: how it writes: delivery time-out, memory, compression. Default: ``WriterSettings()``.
+        client_id: the name under which the cluster's logs and quotas know this client.
+        connect_timeout: how long opening something may take before it fails.
+        transport: the Kafka client underneath; "kafka-python" is the only one so far.
+
+    Nothing is connected before it is needed. Leaving the ``with`` block, ``close()`` and the end of the program close
+    what is open: readers first, then writers.
+
+    >>> with StreamingClient("localhost:9092") as client:                                      # doctest: +SKIP
+    ...     with client.open_output_topic("engine") as topic:
+    ...         topic.write(frame, stream="car-44")
+    """
+
+    def __init__(
+        self,
+        address: str | list[str] | None = None,
+        *,
+        writer: WriterSettings | None = None,
+        client_id: str = "quixframes",
+        connect_timeout: Duration = "8s",
+        transport: Literal["kafka-python"] = "kafka-python",
+    ) -> None:
+        address = address or os.environ.get("QUIXFRAMES_BROKER")
+        self._kafka: LocalKafka | None = None
+        self._transport = _transport(transport)
+        if address is None:
+            from quixframes.local import LocalKafka
+
+            self._kafka = LocalKafka().start()
+            address = self._kafka.address
+        self.connection = Connection(Connection.of(address).brokers, client_id, connect_timeout)
+        self._writer_settings = writer or WriterSettings()
+        self._in_flight = in_flight(self._writer_settings)
+        self._lock = threading.RLock()
+        self._producer: Producer | None = None
+        self._admin: Admin | None = None
+        self._inputs: list[InputTopic] = []
+        self._outputs: list[OutputTopic] = []
+        self._closed = False
+        self.topics = Topics(self._get_admin)
+        self._at_exit = _close_at_exit(self)
+
+    @classmethod
+    def local(cls, directory: str | os.PathLike[str] | None = None, **settings: Any) -> Self:
+        """A client of a real Kafka on this machine, without Docker: found running, or started from packages.
+
+        A broker that this call started ends with the client; one that ran already is left as it is.
+
+        Args:
+            directory: the folder of its data and log; default: this user's shared one.
+            settings: the arguments of :class:`StreamingClient`, but for ``address``.
+
+        Raises:
+            LocalKafkaError: it could not be started; the text says why, and what else there is.
+        """
+        from quixframes.local import LocalKafka
+
+        kafka = LocalKafka(directory).start()
+        try:
+            client = cls(kafka.address, **settings)
+        except BaseException:
+            kafka.stop()
+            raise
+        client._kafka = kafka
+        return client
+
+    # Topics
+
+    def open_output_topic(self, topic: str, *, buffer: BufferSettings | None = None) -> OutputTopic:
+        """Open a topic to write to.
+
+        Args:
+            topic: its name. It has to exist: ``client.topics.create(name, partitions=3)`` makes one.
+            buffer: the rules of its streams' buffers. Default: 10,000 rows or 1 s, whichever first.
+
+        Raises:
+            TopicNotFoundError: there is no such topic.
+            BrokerUnavailableError: nobody answers at the address.
+        """
+        description = self._get_admin().describe(topic)
+        output = OutputTopic(
+            description,
+            self._get_producer(),
+            self._writer_settings,
+            self._in_flight,
+            buffer=buffer or BufferSettings(),
+            on_close=self._forget,
+        )
+        with self._lock:
+            self._outputs.append(output)
+        return output
+
+    def open_input_topic(
+        self,
+        topic: str,
+        consumer_group: str | None = "Default",
+        commit_settings: CommitSettings | CommitMode = CommitMode.Automatic,
+        auto_offset_reset: AutoOffsetReset | str = AutoOffsetReset.Earliest,
+        start: object = None,
+        *,
+        reader: ReaderSettings | None = None,
+        on_bad_message: Literal["raise", "skip"] = "raise",
+        hooks: Hooks | None = None,
+    ) -> InputTopic:
+        """Open a topic to read from, and begin to read ahead.
+
+        Args:
+            topic: its name.
+            consumer_group: instances that open the topic with the same group share its partitions, and go on where the
+                group has committed. None: reads all partitions, in no group, and cannot commit.
+            commit_settings: ``CommitMode.Manual``, ``CommitMode.Automatic`` (default: every 5 s or 5,000 rows), or a
+                :class:`~quixframes.CommitSettings`.
+            auto_offset_reset: where a group begins that has never committed: "earliest" (default) or "latest".
+            start: instead of that, a moment: anything that ``pandas.Timestamp`` takes. It is compared with the time at
+                which messages arrived in Kafka, not with event time.
+            reader: limits and time-outs.
+            on_bad_message: "raise" (default) a message that cannot be read, in the loop; or "skip" it, which is logged,
+                and counted in ``topic.bad_messages``.
+            hooks: functions that are told of partitions that come and go, and of commits.
+
+        Raises:
+            TopicNotFoundError: there is no such topic.
+            AccessDeniedError: it may not be read, or the group not be joined.
+            BrokerUnavailableError: nobody answers at the address.
+        """
+        if consumer_group == "":
+            raise SettingsError("consumer_group='' is no name: give one, or None to read without a group")
+        if on_bad_message not in ("raise", "skip"):
+            raise SettingsError(f"on_bad_message={on_bad_message!r} has to be 'raise' or 'skip'")
+        reader = reader or ReaderSettings()
+        admin = self._get_admin()
+        admin.describe(topic)
+        poller = Poller(
+            self._transport.consumer(self.connection, reader, group=consumer_group),
+            topic,
+            group=consumer_group is not None,
+            admin=admin,
+            start=Start(AutoOffsetReset.of(auto_offset_reset), _milliseconds(start)),
+            settings=reader,
+            hooks=hooks or Hooks(),
+        )
+        opened = InputTopic(
+            topic,
+            consumer_group,
+            poller,
+            admin,
+            commit=CommitSettings.of(commit_settings),
+            reader=reader,
+            on_bad_message=on_bad_message,
+            flush_outputs=self._flush_outputs,
+            on_close=self._forget,
+        )
+        with self._lock:
+            self._inputs.append(opened)
+        return opened
+
+    def replay(
+        self,
+        topic: str,
+        streams: Collection[str] | None = None,
+        columns: Collection[str] | None = None,
+        *,
+        progress: bool = True,
+    ) -> Replay:
+        """What a topic retains, up to where it ends when the reading starts; no group is joined, nothing is committed.
+
+        Args:
+            topic: its name.
+            streams: IDs of the streams to read. Default: all.
+            columns: parameters to read; those of other names are never converted. Default: all.
+            progress: whether a bar shows how far it is.
+
+        Raises:
+            TopicNotFoundError: there is no such topic.
+        """
+        admin = self._get_admin()
+        admin.describe(topic)
+        return Replay(
+            topic,
+            admin,
+            lambda: self._transport.consumer(self.connection, ReaderSettings(), group=None),
+            streams=streams,
+            columns=columns,
+            progress=progress,
+        )
+
+    # Ends
+
+    def flush(self, timeout: Duration | None = None) -> None:
+        """Wait until the cluster has acknowledged everything written so far, to any topic; see :meth:`OutputTopic.flush`."""
+        self._check_open()
+        self._flush_outputs(
+            seconds(self._writer_settings.delivery_timeout) + 5 if timeout is None else seconds(timeout, name="timeout")
+        )
+
+    def close(self, timeout: Duration = "30s") -> None:
+        """Close every topic, the connections, and the Kafka that was started for this client, within ``timeout``.
+
+        Readers first, so that what they commit is delivered before. Raises the first error, once all is closed.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            inputs, outputs = list(self._inputs), list(self._outputs)
+        atexit.unregister(self._at_exit)
+        deadline = time.monotonic() + seconds(timeout, name="timeout")
+        errors: list[Exception] = []
+        for topic in (*inputs, *outputs):
+            try:
+                topic.close(max(0.1, deadline - time.monotonic()))
+            except QuixframesError as exc:
+                errors.append(exc)
+        for connected in (self._producer, self._admin):
+            if connected is not None:
+                connected.close(max(0.1, deadline - time.monotonic()))
+        if self._kafka is not None:
+            self._kafka.stop()
+        if errors:
+            raise errors[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except QuixframesError:
+            if exc is None:
+                raise
+            log.exception("closing the client after an error: not everything ended well")
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._outputs)} outputs and {len(self._inputs)} inputs open"
+        return f"<StreamingClient of {', '.join(self.connection.brokers)}: {state}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>"
+
+    # Inside
+
+    def _flush_outputs(self, timeout: float) -> None:
+        with self._lock:
+            outputs, producer = list(self._outputs), self._producer
+        if producer is None:
+            return
+        for topic in outputs:
+            topic._release_buffers()
+        everything = producer.flush(timeout)
+        for topic in outputs:
+            topic._raise_failures()
+        if not everything:
+            raise BrokerUnavailableError(f"not everything written was acknowledged within {timeout:g} s")
+
+    def _get_admin(self) -> Admin:
+        with self._lock:
+            self._check_open()
+            if self._admin is None:
+                self._admin = self._transport.admin(self.connection)
+            return self._admin
+
+    def _get_producer(self) -> Producer:
+        with self._lock:
+            self._check_open()
+            if self._producer is None:
+                self._producer = self._transport.producer(self.connection, self._writer_settings)
+            return self._producer
+
+    def _forget(self, topic: InputTopic | OutputTopic) -> None:
+        with self._lock:
+            topics: list[Any] = self._inputs if isinstance(topic, InputTopic) else self._outputs
+            if topic in topics:
+                topics.remove(topic)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the client is closed: make a new StreamingClient")
+
+
+def _transport(name: str) -> Transport:
+    if name != "kafka-python":
+        raise SettingsError(f"transport={name!r} has to be 'kafka-python'")
+    from quixframes.kafka_python import KafkaPython
+
+    return KafkaPython()
+
+
+def _milliseconds(moment: object) -> int | None:
+    if moment is None:
+        return None
+    try:
+        stamp = pd.Timestamp(moment)  # type: ignore[arg-type]
+    except (ValueError, TypeError) as exc:
+        raise SettingsError(f"start={moment!r} is not a moment: {exc}") from None
+    if stamp is pd.NaT:
+        raise SettingsError(f"start={moment!r} is not a moment")
+    return int((stamp if stamp.tz is not None else stamp.tz_localize("UTC")).timestamp() * 1000)
+
+
+def _close_at_exit(client: StreamingClient) -> Any:
+    """Close a client that is still open when the program ends, so that its group learns of it and its rows are sent."""
+    reference = weakref.ref(client)
+
+    def close() -> None:
+        opened = reference()
+        if opened is not None:
+            try:
+                opened.close("10s")
+            except QuixframesError as exc:
+                log.error("at the end of the program: %s", exc)
+
+    atexit.register(close)
+    return close

@@ -1,0 +1,252 @@
+"""Reading what a topic retains, from the beginning to where it ended when the replay began. Touches no group.
+
+What this module holds to:
+
+- The range is fixed when a read starts: offsets of the first retained and of the last stable message of each partition.
+- A stream that is not asked for is not decoded, and a column that is not asked for is never converted.
+- Rows of a stream come in the order in which they were written, with the dtypes they were written with.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from quixframes import frames
+from quixframes.buffer import RowBuffer
+from quixframes.errors import BrokerUnavailableError, FrameError, OffsetGoneError, SettingsError
+from quixframes.frames import FrameDecoder
+from quixframes.input import Claim, RowBatch, StreamReader, buffer_settings
+from quixframes.kafka import Admin, Consumer, Partition, Record
+from quixframes.poller import Assignment
+from quixframes.settings import BufferSettings
+from quixframes.wire import MessageDecoder
+
+__all__ = ["Replay"]
+
+_POLL = 0.5
+_PATIENCE = 30.0
+
+
+class Replay:
+    """A bounded read of a topic, as :meth:`StreamingClient.replay` makes it. Nothing is read before it is asked for.
+
+    >>> week = client.replay("engine", streams=["car-44"], columns=["speed"])                   # doctest: +SKIP
+    >>> week.to_frame()                                                                         # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        admin: Admin,
+        consumer: Callable[[], Consumer],
+        *,
+        streams: Collection[str] | None,
+        columns: Collection[str] | None,
+        progress: bool,
+    ) -> None:
+        if isinstance(streams, str) or isinstance(columns, str):
+            raise SettingsError("streams= and columns= take a list, as in streams=['car-44']")
+        self.topic = topic
+        self.streams = None if streams is None else tuple(streams)
+        self.columns = None if columns is None else tuple(columns)
+        self._admin = admin
+        self._consumer = consumer
+        self._progress = progress
+        self._keys = None if streams is None else {stream.encode() for stream in streams}
+
+    def batches(self, buffer: BufferSettings | None = None, **rules: Any) -> Iterator[RowBatch]:
+        """Row batches, in order for each stream; ended by where the topic ends now.
+
+        Args:
+            buffer: when rows are released, as in :meth:`InputTopic.batches`; its timeout has no meaning here.
+
+        Raises:
+            WireError: a message that cannot be read.
+            BrokerUnavailableError: the cluster was out of reach for 30 s.
+            OffsetGoneError: retention removed a part of the range while it was being read.
+            FrameError: a column that was asked for is in none of a stream's messages.
+        """
+        settings = buffer_settings(buffer, rules)
+        return self._batches(settings)
+
+    def _batches(self, settings: BufferSettings) -> Iterator[RowBatch]:
+        decoder = FrameDecoder()
+        readers: dict[str, StreamReader] = {}
+        buffers: dict[str, tuple[RowBuffer, Assignment]] = {}
+
+        def batch_of(stream_id: str, assignment: Assignment, release: Any) -> RowBatch:
+            reader = readers.setdefault(stream_id, StreamReader(self.topic, stream_id))
+            reader.rows += release.batch.num_rows
+            reader.batches += 1
+            claim = Claim(assignment, release.pieces, release.batch.num_rows)
+            return RowBatch(release.batch, reader, release.reason, decoder, claim, None)
+
+        for assignment, offset, stream_id, batch in self._messages():
+            buffer = buffers.get(stream_id)
+            if buffer is None:
+                buffer = buffers[stream_id] = RowBuffer(settings, decoder.decode), assignment
+            for release in buffer[0].add(batch, 0.0, offset).releases:
+                yield batch_of(stream_id, assignment, release)
+        for stream_id, (rows, assignment) in buffers.items():
+            last = rows.release("end")
+            if last is not None:
+                yield batch_of(stream_id, assignment, last)
+
+    def to_frame(self, *, stream_column: str | None = "stream") -> pd.DataFrame:
+        """Everything in one DataFrame, with a DatetimeIndex named ``time``.
+
+        Streams stand one after the other, ordered by ID, each with its rows in the order in which they were written.
+
+        Args:
+            stream_column: a categorical column of this name, the first, says which stream a row is of. None: no column.
+
+        A column that some messages lack is missing there: such a column of NumPy integers or booleans becomes pandas'
+        nullable kind, and other dtypes stay. Columns whose dtypes differ from message to message raise.
+
+        Raises:
+            FrameError: as said, or where a parameter has the name of the stream column.
+        """
+        decoder = FrameDecoder()
+        found: dict[str, list[pa.RecordBatch]] = {}
+        for _, _, stream_id, batch in self._messages():
+            found.setdefault(stream_id, []).append(batch)
+        parts: list[pd.DataFrame] = []
+        names: list[str] = sorted(found)
+        lengths = []
+        for stream_id in names:
+            pieces = [decoder.decode(frames.concat(run)) for run in _runs(found.pop(stream_id))]
+            lengths.append(sum(len(piece) for piece in pieces))
+            parts.extend(pieces)
+        frame = _united(parts)
+        if stream_column is not None:
+            if stream_column in frame.columns:
+                raise FrameError(
+                    f"a parameter has the name {stream_column!r}: give stream_column= another name, or None",
+                    column=stream_column,
+                )
+            codes = np.repeat(np.arange(len(names)), lengths)
+            frame.insert(0, stream_column, pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object)))
+        return frame
+
+    def _messages(self) -> Iterator[tuple[Assignment, int, str, pa.RecordBatch]]:
+        """The messages that are asked for, as (partition, offset, stream, rows)."""
+        begin, end = self._admin.beginnings(self.topic), self._admin.ends(self.topic)
+        at = {Partition(self.topic, n): Assignment(Partition(self.topic, n), None, begin[n]) for n in begin if begin[n] < end[n]}
+        if not at:
+            return
+        decoder = MessageDecoder()
+        consumer = self._consumer()
+        total = sum(end[partition.number] - assignment.position for partition, assignment in at.items())
+        bar = tqdm(total=total, unit=" messages", desc=f"replay {self.topic}", disable=not self._progress, leave=False)
+        try:
+            consumer.assign({partition: assignment.position for partition, assignment in at.items()})
+            waited = 0.0
+            while at:
+                polled = consumer.poll(_POLL)
+                if polled.gone:
+                    partition, offset = next(iter(polled.gone.items()))
+                    raise OffsetGoneError(f"{partition}@{offset}: retention removed this while the replay was reading")
+                for record in polled.records:
+                    assignment = at.get(Partition(record.topic, record.partition))
+                    if assignment is not None and record.offset < end[record.partition] and self._is_wanted(record):
+                        yield (assignment, record.offset, *self._read(decoder, record))
+                waited = 0.0 if polled.records else waited + _POLL
+                for partition, assignment in list(at.items()):
+                    position = min(consumer.position(partition), end[partition.number])
+                    if position > assignment.position:
+                        bar.update(position - assignment.position)
+                        assignment.position, waited = position, 0.0
+                    if position >= end[partition.number]:
+                        consumer.pause([partition])
+                        del at[partition]
+                if waited > _PATIENCE:
+                    raise BrokerUnavailableError(
+                        f"nothing of topic {self.topic!r} arrived for {_PATIENCE:g} s: {consumer.trouble() or 'no reason known'}"
+                    )
+        finally:
+            bar.close()
+            consumer.close(5.0)
+
+    def _is_wanted(self, record: Record) -> bool:
+        return self._keys is None or record.key in self._keys
+
+    def _read(self, decoder: MessageDecoder, record: Record) -> tuple[str, pa.RecordBatch]:
+        message = decoder.decode(
+            record.key,
+            record.value,
+            record.headers,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+        )
+        batch = message.batch
+        if self.columns is not None:
+            have = [frames.TIME, *(column for column in self.columns if column in batch.schema.names)]
+            batch = batch.select(have)
+        return message.stream_id, batch
+
+    def __iter__(self) -> Iterator[RowBatch]:
+        return self.batches()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        streams = "all streams" if self.streams is None else f"streams {', '.join(self.streams)}"
+        columns = "all columns" if self.columns is None else f"columns {', '.join(self.columns)}"
+        return f"<Replay of topic {self.topic!r}: {streams}, {columns}; to_frame() or batches() reads>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>"
+
+
+def _runs(batches: list[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Consecutive batches of one schema together."""
+    run: list[pa.RecordBatch] = []
+    for batch in batches:
+        if run and not run[0].schema.equals(batch.schema, check_metadata=True):
+            yield run
+            run = []
+        run.append(batch)
+    if run:
+        yield run
+
+
+def _united(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """Frames one below the other, with the dtypes that :meth:`Replay.to_frame` promises."""
+    if not parts:
+        return pd.DataFrame(index=pd.DatetimeIndex([], dtype="datetime64[ns, UTC]", name=frames.TIME))
+    if len(parts) == 1:
+        return parts[0]
+    dtypes: dict[str, Any] = {}
+    for part in parts:
+        for column, dtype in part.dtypes.items():
+            known = dtypes.setdefault(str(column), dtype)
+            if known != dtype or (isinstance(dtype, pd.CategoricalDtype) and list(known.categories) != list(dtype.categories)):
+                raise FrameError(
+                    f"column {column!r} is {known} in some messages and {dtype} in others: read them with batches(), or "
+                    "leave the column out with columns=",
+                    column=column,
+                )
+    lacking = {column for column in dtypes for part in parts if column not in part.columns}
+    for column in lacking:
+        if isinstance(dtypes[column], np.dtype) and dtypes[column].kind in "iub":
+            dtypes[column] = pd.array([], dtype=dtypes[column]).astype(_nullable(dtypes[column])).dtype
+    whole = [part.reindex(columns=list(dtypes)).astype({c: dtypes[c] for c in lacking}) for part in parts]
+    return pd.concat(whole)
+
+
+def _nullable(dtype: np.dtype[Any]) -> str:
+    if dtype.kind == "b":
+        return "boolean"
+    return dtype.name.replace("uint", "UInt") if dtype.kind == "u" else dtype.name.replace("int", "Int")

@@ -1,0 +1,278 @@
+"""Record batches and the Kafka messages that carry them. No I/O: messages in, record batches out, and the reverse.
+
+``docs/wire-format.md`` describes the format for readers in other languages. What this module holds to:
+
+- A message is readable by itself: its value is one whole Arrow IPC stream (schema, dictionaries, one record batch, end).
+- Equal schemas give equal schema bytes, so both sides keep them: writing appends a record batch to bytes that are there
+  already, and reading compares them instead of parsing them. That is most of the cost of a small message.
+- Nothing that arrives is trusted. Whatever the bytes are, :meth:`MessageDecoder.decode` returns a valid record batch or
+  raises a ``WireError``: it does not crash, hang, or allocate more than in proportion to the message.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from quixframes import frames
+from quixframes.errors import (
+    DamagedMessageError,
+    ForeignMessageError,
+    FrameError,
+    FutureVersionError,
+    MessageTooLargeError,
+)
+
+__all__ = ["VERSION", "Kind", "Message", "MessageDecoder", "MessageEncoder", "event_times"]
+
+VERSION = 1
+
+Headers = list[tuple[str, bytes]]
+
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+_KEPT_SCHEMAS = 256
+# Kafka applies a topic's limit to the batch that a message travels in: that has 61 bytes of its own, and the message has
+# lengths and deltas, its key, and our headers (some 250 bytes; their exact size hangs on the numbers in them).
+_MESSAGE_OVERHEAD = 512
+
+
+class Kind(enum.Enum):
+    """What a message carries; its name on the wire."""
+
+    PARAMETERS = "parameters"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that has been read: rows of a stream, and where in the stream's writing they stand.
+
+    ``session`` names one opening of the stream by one writer; ``sequence`` counts its messages from 0.
+    """
+
+    stream_id: str
+    kind: Kind
+    batch: pa.RecordBatch
+    session: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class _EncodedSchema:
+    schema: pa.Schema
+    encoded: bytes
+    fingerprint: bytes
+    has_dictionaries: bool
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> _EncodedSchema:
+        encoded = schema.serialize().to_pybytes()
+        return cls(schema, encoded, _fingerprint(encoded), _has_dictionaries(schema))
+
+
+def _fingerprint(schema_bytes: bytes | memoryview) -> bytes:
+    return hashlib.blake2b(schema_bytes, digest_size=8).hexdigest().encode()
+
+
+class MessageEncoder:
+    """Turns record batches in normal form into message values and headers. One for each topic; safe in any thread."""
+
+    def __init__(self) -> None:
+        # A schema's equality and hash pass over its metadata, which is where the dtypes are: so keyed by its bytes.
+        self._schemas: dict[bytes, _EncodedSchema] = {}
+        self._latest = _EncodedSchema.of(pa.schema([]))
+
+    def encode(
+        self, batch: pa.RecordBatch, *, stream_id: str, session: str, sequence: int, limit: int
+    ) -> Iterator[tuple[bytes, Headers, int]]:
+        """The messages for a batch, as (value, headers, rows), cut by rows so that each stays under ``limit`` bytes.
+
+        Messages are numbered from ``sequence`` on, and made as they are asked for, so that a large frame is never held
+        twice. A batch without rows gives none.
+
+        Raises:
+            MessageTooLargeError: one row by itself is over the limit; before the first message.
+        """
+        spare = limit - _MESSAGE_OVERHEAD - len(stream_id.encode())
+        largest = frames.row_nbytes(batch)
+        row = 0 if isinstance(largest, int) or not len(largest) else int(largest.argmax())
+        if batch.num_rows and (largest if isinstance(largest, int) else largest[row]) > spare:
+            raise _too_large(row, limit)
+        return (
+            (value, self._headers(part, session, sequence + n), part.num_rows)
+            for n, (part, value) in enumerate(self._cut(batch, spare, limit, 0))
+        )
+
+    def _cut(self, batch: pa.RecordBatch, spare: int, limit: int, row: int) -> Iterator[tuple[pa.RecordBatch, bytes]]:
+        if batch.num_rows == 0:
+            return
+        # What a slice takes is counted without encoding it, so that a frame of gigabytes is not encoded whole first.
+        parts = -(-batch.nbytes // spare) if batch.get_total_buffer_size() > spare else 1
+        if parts <= 1:
+            value = self._value(batch)
+            if len(value) <= spare:
+                yield batch, value
+                return
+            parts = 2
+        if batch.num_rows == 1:
+            raise _too_large(row, limit)
+        step = -(-batch.num_rows // parts)
+        for start in range(0, batch.num_rows, step):
+            yield from self._cut(batch.slice(start, step), spare, limit, row + start)
+
+    def _value(self, batch: pa.RecordBatch) -> bytes:
+        schema = self._schema(batch.schema)
+        if not schema.has_dictionaries:
+            return b"".join((schema.encoded, batch.serialize(), _END_OF_STREAM))
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as stream:
+            stream.write_batch(batch)
+        value: bytes = sink.getvalue().to_pybytes()
+        return value
+
+    def _headers(self, batch: pa.RecordBatch, session: str, sequence: int) -> Headers:
+        times = event_times(batch)
+        return [
+            ("qf.version", b"%d" % VERSION),
+            ("qf.kind", b"parameters"),
+            ("qf.rows", b"%d" % batch.num_rows),
+            ("qf.first", b"%d" % times.min()),
+            ("qf.last", b"%d" % times.max()),
+            ("qf.schema", self._schema(batch.schema).fingerprint),
+            ("qf.session", session.encode()),
+            ("qf.sequence", b"%d" % sequence),
+        ]
+
+    def _schema(self, schema: pa.Schema) -> _EncodedSchema:
+        latest = self._latest  # read once: another thread may put its own here
+        if latest.schema.equals(schema, check_metadata=True):
+            return latest
+        encoded = schema.serialize().to_pybytes()
+        known = self._schemas.get(encoded)
+        if known is None:
+            if len(self._schemas) >= _KEPT_SCHEMAS:
+                self._schemas.clear()
+            known = self._schemas[encoded] = _EncodedSchema.of(schema)
+        self._latest = known
+        return known
+
+
+class MessageDecoder:
+    """Turns messages into record batches in normal form. One for each reader; for one thread at a time."""
+
+    def __init__(self) -> None:
+        self._schemas: dict[bytes, tuple[bytes, pa.Schema]] = {}
+
+    def decode(
+        self,
+        key: bytes | None,
+        value: bytes | memoryview | None,
+        headers: Sequence[tuple[str, bytes]],
+        *,
+        topic: str,
+        partition: int,
+        offset: int,
+    ) -> Message:
+        """Read one message; ``topic``, ``partition`` and ``offset`` are only for the error's text.
+
+        Raises:
+            ForeignMessageError: it was not written by quixframes.
+            FutureVersionError: it was written in a later version of the format.
+            DamagedMessageError: it is broken or cut off.
+        """
+        fields = dict(headers)
+        version = fields.get("qf.version")
+        try:
+            if version is None:
+                raise _Foreign("it has no qf.version header, so quixframes did not write it")
+            _check_version(version, fields.get("qf.kind", b""))
+            return self._parameters(key, value, fields)
+        except _Foreign as exc:
+            raise ForeignMessageError(str(exc), topic=topic, partition=partition, offset=offset) from None
+        except _Future as exc:
+            raise FutureVersionError(str(exc), topic=topic, partition=partition, offset=offset) from None
+        # Arrow reports broken bytes by whichever of these the broken place leads to; all of them mean the same here.
+        except (pa.ArrowException, FrameError, ValueError, KeyError, TypeError, OSError, MemoryError, OverflowError) as exc:
+            raise DamagedMessageError(f"the message is damaged: {exc}", topic=topic, partition=partition, offset=offset) from exc
+
+    def _parameters(self, key: bytes | None, value: bytes | memoryview | None, fields: dict[str, bytes]) -> Message:
+        if not key:
+            raise ValueError("it has no key to name its stream")
+        if value is None:
+            raise ValueError("it has no value")
+        batch = self._batch(value, fields["qf.schema"])
+        if batch.num_rows != int(fields["qf.rows"]):
+            raise ValueError(f"its header says {int(fields['qf.rows'])} rows, but it holds {batch.num_rows}")
+        return Message(
+            stream_id=str(key, "utf-8"),
+            kind=Kind.PARAMETERS,
+            batch=batch,
+            session=str(fields["qf.session"], "ascii"),
+            sequence=int(fields["qf.sequence"]),
+        )
+
+    def _batch(self, value: bytes | memoryview, fingerprint: bytes) -> pa.RecordBatch:
+        known = self._schemas.get(fingerprint)
+        if known is not None and value[: len(known[0])] == known[0]:
+            # The schema is one that was checked before: what follows it is the record batch.
+            batch = pa.ipc.read_record_batch(pa.py_buffer(value).slice(len(known[0])), known[1])
+            batch.validate(full=True)
+            frames.check_values(batch)
+            return batch
+        with pa.ipc.open_stream(pa.py_buffer(value)) as stream:
+            schema = stream.schema
+            frames.check_supported(schema)
+            batch = stream.read_next_batch()
+            batch.validate(full=True)
+            frames.check_values(batch)
+        if not _has_dictionaries(schema):
+            schema_bytes = schema.serialize().to_pybytes()
+            # Kept only where the bytes are the ones that will be compared, as with every message that this library wrote.
+            if value[: len(schema_bytes)] == schema_bytes and _fingerprint(schema_bytes) == fingerprint:
+                if len(self._schemas) >= _KEPT_SCHEMAS:
+                    self._schemas.clear()
+                self._schemas[fingerprint] = (schema_bytes, schema)
+        return batch
+
+
+def event_times(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """The event times of a batch in normal form, in nanoseconds since 1970, as a view of its buffer (read-only)."""
+    column = batch.column(0)
+    times: npt.NDArray[np.int64] = np.frombuffer(column.buffers()[1], np.int64, len(column), column.offset * 8)
+    return times
+
+
+def _too_large(row: int, limit: int) -> MessageTooLargeError:
+    return MessageTooLargeError(
+        f"row {row} alone takes more than the topic's message limit of {limit:,} bytes: raise the topic's "
+        "max.message.bytes, or store what is that large elsewhere and write where it is"
+    )
+
+
+class _Foreign(Exception):
+    pass
+
+
+class _Future(Exception):
+    pass
+
+
+def _check_version(version: bytes, kind: bytes) -> None:
+    if version == b"%d" % VERSION and kind == b"parameters":
+        return
+    if not version.isdigit() or int(version) < 1:
+        raise _Foreign(f"its qf.version header is {version[:20]!r}, which quixframes never writes")
+    if int(version) > VERSION:
+        raise _Future(f"it is written in version {int(version)} of the wire format, this quixframes knows {VERSION}: upgrade")
+    if not kind:
+        raise ValueError("it has no qf.kind header")
+    raise _Future(f"it is of kind {kind[:20]!r}, which this quixframes does not know: upgrade")
+
+
+def _has_dictionaries(schema: pa.Schema) -> bool:
+    return any(pa.types.is_dictionary(field.type) for field in schema)
