@@ -43,7 +43,7 @@ from quixframes.local_folder import (
     write_state,
 )
 from quixframes.local_packages import Progress, java_command, kafka_home, version_of
-from quixframes.local_process import HOST, birth, end, free_port, locked, refuse_taken, usable
+from quixframes.local_process import HOST, birth, condition, end, free_port, locked, refuse_taken, usable
 
 __all__ = ["KAFKA_VERSION", "LocalKafka", "LocalStatus", "start", "status", "stop"]
 
@@ -191,8 +191,10 @@ class LocalKafka:
             self._port = port
 
     def pause(self) -> None:
-        """Freeze the broker (SIGSTOP): it keeps its connections and answers nothing."""
+        """Freeze the broker (SIGSTOP): it keeps its connections and answers nothing. Returns when it is frozen."""
         self._signal(signal.SIGSTOP)
+        while not condition(self.pid).startswith("T"):
+            time.sleep(0.01)
 
     def resume(self) -> None:
         """Let a paused broker go on (SIGCONT)."""
@@ -432,7 +434,9 @@ def _await(supervisor: subprocess.Popen[bytes], port: int, deadline: float, dire
 
 
 def _finish(supervisor: subprocess.Popen[bytes]) -> None:
-    """Let the supervisor end the broker, by closing the pipe that it watches, and wait for both."""
-    if supervisor.stdin is not None:
-        supervisor.stdin.close()
+    """Have the supervisor end the broker, and wait for both. To close its pipe is not enough: a fork may hold it."""
+    assert supervisor.stdin is not None
+    with contextlib.suppress(BrokenPipeError), supervisor.stdin as orders:
+        if not orders.closed:
+            orders.write(b"stop\n")
     supervisor.wait()  # it kills a broker that takes too long

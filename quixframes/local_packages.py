@@ -153,22 +153,25 @@ def _settings_mirror(settings: Path) -> str | None:
 
 
 @contextmanager
-def _reporting(version: str, progress: Progress) -> Iterator[Callable[[str, int], object] | None]:
+def _reporting(version: str, progress: Progress) -> Iterator[Callable[[str, int], object]]:
     """Yield what the resolver calls for each file, with name and size: a context manager over a counter of bytes."""
-    if progress is False:
-        yield None
-        return
-    tqdm = importlib.import_module("tqdm")  # not at the top: a Kafka that is cached needs no progress
-
-    with tqdm.tqdm(
-        desc=f"Kafka {version} packages", unit="B", unit_scale=True, delay=1, leave=False, disable=callable(progress)
-    ) as bar:
+    if callable(progress):
 
         @contextmanager
-        def report(name: str, size: int) -> Iterator[Callable[[int], object]]:
-            if callable(progress):
-                progress(f"fetching {name} ({size / 1e6:.1f} MB)")
+        def tell(name: str, size: int) -> Iterator[Callable[[int], object]]:
+            progress(f"fetching {name} ({size / 1e6:.1f} MB)")
+            yield lambda count: None
+
+        yield tell
+        return
+    tqdm = importlib.import_module("tqdm").tqdm  # not at the top: a Kafka that is cached needs no progress
+    quiet = type("quiet", (tqdm,), {"monitor_interval": 0})  # tqdm would start a thread, and leave it running
+    label = f"Kafka {version} packages"
+    with quiet(desc=label, unit="B", unit_scale=True, delay=1, leave=False, disable=not progress) as bar:
+
+        @contextmanager
+        def show(name: str, size: int) -> Iterator[Callable[[int], object]]:
             bar.set_postfix_str(name, refresh=False)
             yield bar.update
 
-        yield report
+        yield show

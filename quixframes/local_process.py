@@ -24,24 +24,34 @@ try:
 except ImportError as exc:
     raise LocalKafkaError("the local Kafka runs on Linux and macOS; here, give a broker's address") from exc
 
-__all__ = ["HOST", "birth", "end", "free_port", "hold", "locked", "refuse_taken", "usable"]
+__all__ = ["HOST", "birth", "condition", "end", "free_port", "hold", "locked", "refuse_taken", "usable"]
 
 HOST = "127.0.0.1"
 
 
 def birth(pid: int) -> str | None:
     """When that process began, in words that no later process with the same ID has; None when there is none."""
+    state, began = _look(pid)
+    return None if state[0] in "ZX" else began  # a dead process that nobody waited for is dead
+
+
+def condition(pid: int) -> str:
+    """The letters with which the system describes that process: T for stopped, X for none."""
+    return _look(pid)[0]
+
+
+def _look(pid: int) -> tuple[str, str]:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         if Path("/proc/self/stat").exists():
-            return None
-        ps = subprocess.run(["ps", "-o", "lstart=,stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        *began, condition = ps.stdout.split() or ["Z"]
-        return None if condition.startswith("Z") else " ".join(began)
+            return "X", ""
+        ps = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        state, *began = ps.stdout.split() or ["X"]
+        return state, " ".join(began)
     fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and parentheses
-    return None if fields[0] in "ZX" else f"{boot} {fields[19]}"
+    return fields[0], f"{boot} {fields[19]}"
 
 
 def end(pid: int, born: str, grace: float) -> None:

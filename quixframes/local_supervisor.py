@@ -7,8 +7,9 @@ A process that the owner forked would keep the pipe open, so the parent's ID is 
 
 Arguments: the owner's process ID, the seconds a broker may take to stop, the descriptor of the lock that says that a
 broker runs here, the command. The broker's process ID goes to standard output; the broker writes to standard error; the
-exit code is the broker's. The line ``detach`` on standard input ends the watching: the broker then runs until somebody
-stops it. The broker holds the lock too, so it is free only when the broker is gone, even if this process is killed.
+exit code is the broker's. On standard input, the line ``detach`` ends the watching (the broker then runs until somebody
+stops it), and any other line ends the broker, as the end of the input does. The broker holds the lock too, so it is
+free only when the broker is gone, even if this process is killed.
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ def main() -> int:
         print(exc, file=sys.stderr)
         return 127
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=end, args=(broker, grace)).start())
-    print(broker.pid, flush=True)
     threading.Thread(target=watch, args=(owner, broker, grace), daemon=True).start()
+    with suppress(OSError):  # the owner may be dead by now, which is for the watch to find
+        os.write(1, b"%d\n" % broker.pid)
     code = broker.wait()
     forget()
     return code if code >= 0 else 128 - code

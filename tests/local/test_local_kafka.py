@@ -1,0 +1,362 @@
+"""The local Kafka, each test on real brokers of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.admin import NewTopic
+
+from quixframes.errors import LocalKafkaError, SettingsError
+from quixframes.local import KAFKA_VERSION, LocalKafka, LocalStatus, start, status, stop
+from quixframes.local_folder import read_state
+from quixframes.local_packages import kafka_home
+from quixframes.local_process import birth, locked, usable
+
+
+def write(address: str, topic: str, value: bytes) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=address)
+    admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1)])
+    admin.close()
+    producer = KafkaProducer(bootstrap_servers=address)
+    producer.send(topic, value).get(10)
+    producer.close(5)
+
+
+def read(address: str, topic: str) -> bytes:
+    """Read one message as a member of a group."""
+    consumer = KafkaConsumer(bootstrap_servers=address, group_id="readers", auto_offset_reset="earliest")
+    consumer.partitions_for_topic(topic)
+    consumer.subscribe([topic])
+    try:
+        for batches in iter(lambda: consumer.poll(10_000), {}):
+            return bytes(next(iter(batches.values()))[0].value)
+        raise AssertionError("nothing came")
+    finally:
+        consumer.close()
+
+
+def await_end(directory: Path) -> None:
+    """Wait until no broker lives in the folder: the kernel frees its lock with the last process."""
+    with locked(directory / "broker.lock", 5):
+        pass
+
+
+OWNER = """
+import json, sys
+from quixframes.local import LocalKafka
+kafka = LocalKafka(sys.argv[1], progress=False)
+print(flush=True)
+with kafka:
+    print(json.dumps([kafka.address, kafka.pid, kafka.owned]), flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process(directory: Path, code: str = OWNER) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds a LocalKafka in that folder until its standard input is closed. It says when it begins."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "\n"
+        yield process
+
+
+def told(process: subprocess.Popen[str]) -> tuple[str, int, bool]:
+    assert process.stdout is not None
+    address, pid, owned = json.loads(process.stdout.readline())
+    return address, pid, owned
+
+
+def test_a_started_broker_serves_topics_and_groups_and_stops_without_a_trace(tmp_path: Path) -> None:
+    """Once start returned, a topic can be made, written and read by a group; stop leaves no process; the data stay."""
+    with LocalKafka(tmp_path / "k") as kafka:
+        assert kafka.owned
+        assert kafka.running
+        assert kafka.address in repr(kafka)
+        assert psutil.Process(kafka.pid).is_running()
+        write(kafka.address, "cars", b"44")
+        assert read(kafka.address, "cars") == b"44"
+        found = status(tmp_path / "k")
+        assert (found.running, found.pid, found.owner, found.detached) == (True, kafka.pid, os.getpid(), False)
+        assert (found.version, found.directory) == (KAFKA_VERSION, tmp_path / "k")
+        pid, port = kafka.pid, kafka.address
+        listening = {c.laddr.ip for c in psutil.Process(pid).net_connections() if c.status == psutil.CONN_LISTEN}
+        assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+    assert birth(pid) is None
+    assert not kafka.running
+    kafka.stop()
+    found = status(tmp_path / "k")
+    assert (found.running, found.address) == (False, None)
+    assert found.data_bytes > 0
+    with LocalKafka(tmp_path / "k") as kafka:
+        assert kafka.address == port, "the same folder keeps its port where it can"
+        admin = KafkaAdminClient(bootstrap_servers=kafka.address)
+        assert "cars" in admin.list_topics()
+        admin.close()
+
+
+def test_a_throw_away_broker_leaves_no_folder() -> None:
+    """Without a folder and with keep=False the data lie in a temporary folder that stop removes."""
+    with LocalKafka(keep=False) as kafka:
+        folder = kafka.directory
+        assert (folder / "data").exists()
+    assert not folder.exists()
+
+
+def test_only_what_the_broker_made_is_removed(tmp_path: Path) -> None:
+    """keep=False in a folder that holds something else leaves that alone, also when the broker did not start."""
+    (tmp_path / "mine.csv").write_text("1")
+    with pytest.raises(LocalKafkaError), LocalKafka(tmp_path, keep=False, settings={"num.io.threads": "many"}):
+        pass
+    stop(tmp_path, remove_data=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+
+
+def test_a_second_process_uses_the_running_broker_and_leaves_it(tmp_path: Path) -> None:
+    """Who finds a broker neither owns nor stops it, may not harm it, and is told when it asked for another one."""
+    with LocalKafka(tmp_path) as kafka:
+        with another_process(tmp_path) as second:
+            assert told(second) == (kafka.address, kafka.pid, False)
+        assert kafka.running
+        with LocalKafka(tmp_path) as found:
+            assert (found.owned, found.pid) == (False, kafka.pid)
+            assert "found running" in repr(found)
+            with pytest.raises(LocalKafkaError, match="not started by this object"):
+                found.kill()
+        with pytest.raises(LocalKafkaError, match=r"runs already, on port \d+, not 29092"):
+            LocalKafka(tmp_path, port=29092).start()
+        with pytest.raises(LocalKafkaError, match="other settings"):
+            LocalKafka(tmp_path, settings={"num.io.threads": 3}).start()
+        with pytest.raises(LocalKafkaError, match=f"belongs to process {os.getpid()}"):
+            stop(tmp_path)
+        assert kafka.running
+
+
+def test_two_processes_that_start_at_once_share_one_broker(tmp_path: Path) -> None:
+    """In a race for the folder one process starts the broker, the other waits and finds it."""
+    with another_process(tmp_path) as one, another_process(tmp_path) as two:
+        (address, pid, owned), (other_address, other_pid, other_owned) = told(one), told(two)
+        assert (address, pid) == (other_address, other_pid)
+        assert {owned, other_owned} == {True, False}
+
+
+def test_a_killed_owner_takes_its_broker_along(tmp_path: Path) -> None:
+    """SIGKILL of the owner ends the broker within seconds, though a fork of it lives; the next start succeeds."""
+    forking = OWNER.replace("    print(json", "    import os, time\n    os.fork() or time.sleep(600)\n    print(json")
+    with another_process(tmp_path, forking) as owner:
+        _, pid, _ = told(owner)
+        (fork,) = (c for c in psutil.Process(owner.pid).children() if "supervisor" not in " ".join(c.cmdline()))
+        owner.kill()
+        await_end(tmp_path)
+        assert birth(pid) is None
+        assert fork.is_running()
+        fork.kill()
+    with LocalKafka(tmp_path) as kafka:
+        assert kafka.owned
+
+
+def test_an_owner_killed_while_it_starts_takes_its_broker_along(tmp_path: Path) -> None:
+    """The broker ends with its owner from its first moment on, and a start right after that does not run into it."""
+    with LocalKafka(tmp_path):
+        pass  # makes the storage, so that the broker is the first Java process below
+    with another_process(tmp_path) as owner:
+        while not any("kafka.Kafka" in p.cmdline() for p in psutil.Process(owner.pid).children(recursive=True)):
+            pass
+        owner.kill()
+    with LocalKafka(tmp_path) as kafka:
+        assert kafka.owned
+
+
+@pytest.mark.parametrize("stale", ["a dead process", "a stranger", "cut off"])
+def test_a_stale_note_leads_to_no_other_process(tmp_path: Path, stale: str) -> None:
+    """A note of a dead process, or one whose ID a stranger has by now, is ignored; the stranger is not touched."""
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        if stale == "a dead process":
+            stranger.kill()
+            stranger.wait()
+        note = dict(pid=stranger.pid, birth="the day before", supervisor=stranger.pid, port=29999, version="1")
+        note |= dict(started=0.0, settings={}, owner=None, owner_birth=None)
+        text = json.dumps(note)
+        (tmp_path / "state.json").write_text(text[:40] if stale == "cut off" else text)
+        assert status(tmp_path) == LocalStatus(running=False, directory=tmp_path)
+        assert not stop(tmp_path).running
+        if stale == "a stranger":
+            with LocalKafka(tmp_path) as kafka:
+                assert kafka.owned
+                assert kafka.pid != stranger.pid
+            assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_taken_port_is_one_error_that_names_it(tmp_path: Path) -> None:
+    """A given port on which somebody listens is refused at once."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(LocalKafkaError, match=f"port {port} on 127.0.0.1 is taken"):
+            LocalKafka(tmp_path, port=port).start()
+
+
+def test_a_broker_that_dies_at_its_start_tells_why(tmp_path: Path) -> None:
+    """The error has the end of the broker's log, and no process is left."""
+    with pytest.raises(LocalKafkaError, match=r"(?s)died at its start, with code [1-9].*no\.such\.Authorizer"):
+        LocalKafka(tmp_path, settings={"authorizer.class.name": "no.such.Authorizer"}).start()
+
+
+def test_faults_can_be_made(tmp_path: Path) -> None:
+    """A broker can be paused, resumed, killed and restarted on the same port and data; one that died is told of."""
+    with LocalKafka(tmp_path) as kafka:
+        write(kafka.address, "cars", b"44")
+        address, pid = kafka.address, kafka.pid
+        port = int(address.rpartition(":")[2])
+        kafka.pause()
+        assert not usable(port)
+        kafka.resume()
+        assert usable(port)
+        kafka.check()
+        kafka.kill()
+        assert not kafka.running
+        with pytest.raises(LocalKafkaError, match=rf"(?s)pid {pid}\) has died.*broker\.log"):
+            kafka.check()
+        kafka.restart()
+        assert (kafka.address, kafka.running) == (address, True)
+        assert read(kafka.address, "cars") == b"44"
+        kafka.pause()  # a paused broker can be stopped all the same
+
+
+def test_a_broker_ends_though_its_supervisor_was_killed(tmp_path: Path) -> None:
+    """Where nobody watches any more, stop ends the broker itself."""
+    with LocalKafka(tmp_path) as kafka:
+        state = read_state(tmp_path)
+        assert state is not None
+        os.kill(state.supervisor, signal.SIGKILL)
+        pid = kafka.pid
+    assert birth(pid) is None
+
+
+def test_a_detached_broker_runs_until_it_is_stopped(tmp_path: Path) -> None:
+    """It outlives the process that started it, is found, survives who found it, and stop ends it."""
+    code = "import sys; from quixframes.local import start; print(); print(start(sys.argv[1], progress=False).pid)"
+    with another_process(tmp_path, code) as starter:
+        assert starter.stdout is not None
+        pid = int(starter.stdout.readline())
+    found = status(tmp_path)
+    assert (found.running, found.pid, found.detached, found.owner) == (True, pid, True, None)
+    assert found.uptime is not None
+    assert found.uptime > 0
+    with LocalKafka(tmp_path) as kafka:
+        assert (kafka.pid, kafka.owned) == (pid, False)
+    assert start(tmp_path).pid == pid
+    assert stop(tmp_path) == LocalStatus(running=False, directory=tmp_path, data_bytes=status(tmp_path).data_bytes)
+    assert birth(pid) is None
+    assert not stop(tmp_path, remove_data=True).data_bytes
+
+
+def test_an_unpacked_kafka_takes_the_place_of_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QUIXFRAMES_KAFKA_HOME names a folder with libs/*.jar; no package is fetched. Without jars it is one error."""
+    home = tmp_path / "kafka"
+    monkeypatch.setenv("QUIXFRAMES_KAFKA_HOME", str(home))
+    with pytest.raises(LocalKafkaError, match=r"QUIXFRAMES_KAFKA_HOME names .*kafka, which holds no"):
+        LocalKafka(tmp_path / "k").start()
+    monkeypatch.delenv("QUIXFRAMES_KAFKA_HOME")
+    (home / "libs").mkdir(parents=True)
+    for jar in (kafka_home(KAFKA_VERSION, False) / "libs").glob("*.jar"):
+        (home / "libs" / jar.name).symlink_to(jar)
+    monkeypatch.setenv("QUIXFRAMES_KAFKA_HOME", str(home))
+    monkeypatch.setenv("QUIXFRAMES_KAFKA_CACHE", str(tmp_path / "cache"))
+    with LocalKafka(tmp_path / "k") as kafka:
+        assert kafka.running
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("QUIXFRAMES_KAFKA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("QUIXFRAMES_KAFKA_HOME", raising=False)
+    monkeypatch.delenv("QUIXFRAMES_MAVEN_MIRROR", raising=False)
+    return tmp_path / "cache"
+
+
+def test_offline_with_an_empty_cache_is_one_error_with_the_alternatives(
+    tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what is missing and what would do instead, and keeps a mirror's password to itself."""
+    monkeypatch.setenv("QUIXFRAMES_MAVEN_MIRROR", "http://me:secret@127.0.0.1:9/maven")
+    with pytest.raises(LocalKafkaError) as caught:
+        LocalKafka(tmp_path / "k").start()
+    text = str(caught.value)
+    assert f"Kafka {KAFKA_VERSION} is not in the package cache {empty_cache}" in text
+    for word in ("QUIXFRAMES_BROKER", "docker/", "QUIXFRAMES_KAFKA_HOME", "QUIXFRAMES_MAVEN_MIRROR"):
+        assert word in text
+    assert "secret" not in text
+    assert caught.value.__cause__ is None
+    assert not list(empty_cache.glob("kafka-*")), "a fetch that failed leaves nothing that looks complete"
+
+
+@pytest.mark.parametrize("named_by", ["environment", "Maven's settings"])
+def test_a_mirror_is_asked_for_the_packages(
+    tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, named_by: str
+) -> None:
+    """The mirror of the environment or of the user's Maven settings takes the place of the central repository."""
+    asked: list[str] = []
+
+    class Empty(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        mirror = f"http://127.0.0.1:{server.server_port}/maven"
+        if named_by == "environment":
+            monkeypatch.setenv("QUIXFRAMES_MAVEN_MIRROR", mirror)
+        else:
+            (tmp_path / ".m2").mkdir()
+            (tmp_path / ".m2" / "settings.xml").write_text(
+                '<settings xmlns="urn:m"><mirrors><mirror><mirrorOf>other</mirrorOf><url>x</url></mirror>'
+                f"<mirror><mirrorOf>external:*</mirrorOf><url>{mirror}</url></mirror></mirrors></settings>"
+            )
+            monkeypatch.setenv("HOME", str(tmp_path))
+        try:
+            with pytest.raises(LocalKafkaError, match="not in the package cache") as caught:
+                LocalKafka(tmp_path / "k").start()
+        finally:
+            server.shutdown()
+            thread.join()
+    assert asked == [f"/maven/org/apache/kafka/kafka_2.13/{KAFKA_VERSION}/kafka_2.13-{KAFKA_VERSION}.pom"]
+    assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    ("build", "word"),
+    [
+        (lambda: LocalKafka(port=0), "port=0"),
+        (lambda: LocalKafka(heap="plenty"), "heap='plenty'"),
+        (lambda: LocalKafka(settings={"listeners": "PLAINTEXT://0.0.0.0:9092"}), "'listeners'"),
+        (lambda: LocalKafka(settings={"a\nb": 1}), "cannot be set"),
+        (lambda: LocalKafka(keep=False, detached=True), "keep=False"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(build: Callable[[], LocalKafka], word: str) -> None:
+    """One error that names the argument, before anything is started."""
+    with pytest.raises(SettingsError, match=word):
+        build()
