@@ -40,7 +40,8 @@ import re
 import zoneinfo
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta, timezone, tzinfo
+from datetime import UTC, timedelta, timezone, tzinfo
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,26 @@ import pyarrow as pa
 
 from quixframes.errors import FrameError
 
-__all__ = ["KEY", "NAT", "Rule", "check_array", "flat", "object_rule", "refuse", "rule_for", "rule_of"]
+__all__ = [
+    "KEY",
+    "NAT",
+    "OBJECT",
+    "PLAIN",
+    "Rule",
+    "check_array",
+    "flat",
+    "object_rule",
+    "refuse",
+    "rule_for",
+    "rule_of",
+]
 
 KEY = b"pandas"  # the one key of a field's metadata
+KEPT = 65_536  # bytes of categories up to which a rule or a dtype is kept for the next batch
+SMALL = 1024  # bytes that are not worth a copy
 NAT = np.iinfo(np.int64).min  # the integer that stands for NaT in NumPy's datetimes
-HIDDEN = {type(None): "", float: "NaN", np.float64: "NaN", np.float32: "NaN", type(pd.NA): "NA"}
+HIDDEN: dict[Any, str] = {type(None): "", type(pd.NA): "NA"}  # what stands under the null of an object column
+HIDDEN |= dict.fromkeys((float, np.float64, np.float32, np.float16), "NaN")
 MISSING = {len("NaN"): np.nan, len("NA"): pd.NA}  # by the length of what is under the null; anything else is None
 
 
@@ -75,12 +91,12 @@ class Rule:
     dtype: Any
     type: Any
     descriptor: bytes | None
-    encode: Callable[[Any, object], Any]
-    decode: Callable[[Any], Any]
+    encode: Callable[[Any, object], pa.Array]
+    decode: Callable[[pa.Array], Any]
     nullable: bool = True
     plain: np.dtype[Any] | None = None
 
-    def field(self, name: str) -> Any:
+    def field(self, name: str) -> pa.Field:
         """The Arrow field of a column of this dtype."""
         metadata = None if self.descriptor is None else {KEY: self.descriptor}
         return pa.field(name, self.type, nullable=self.nullable, metadata=metadata)
@@ -89,21 +105,27 @@ class Rule:
 # --- Arrow arrays -----------------------------------------------------------------------------------------------------
 
 
-def flat(values: Any) -> Any:
-    """One Arrow array of a pandas array that is backed by Arrow, whatever its chunks."""
-    array = pa.array(values) if not isinstance(values, pa.ChunkedArray) else values
-    if not isinstance(array, pa.ChunkedArray):
-        return array
-    if pa.types.is_dictionary(array.type):
-        array = array.unify_dictionaries()
-    return array.combine_chunks() if array.num_chunks != 1 else array.chunk(0)
+def flat(values: Any, column: object) -> pa.Array:
+    """One valid Arrow array of a pandas array that is backed by Arrow, whatever its chunks."""
+    array = pa.array(values)
+    try:
+        if isinstance(array, pa.ChunkedArray):
+            if pa.types.is_dictionary(array.type):
+                array = array.unify_dictionaries()
+            array = array.combine_chunks() if array.num_chunks != 1 else array.chunk(0)
+        array.validate(full=True)  # a reader would refuse text that is not UTF-8, for one
+    except pa.ArrowInvalid as error:
+        raise refuse(column, f"its Arrow array is not valid as one ({error})", "rebuild the column") from error
+    return array
 
 
-def _owned(array: Any) -> Any:
+def _owned(array: pa.Array) -> pa.Array:
     """The array, copied if it would keep alive a buffer much larger than itself, such as a Kafka message."""
-    size = array.nbytes
-    held = max((_root_size(buffer) for buffer in array.buffers() if buffer is not None), default=0)
-    return pa.concat_arrays([array]) if held > 2 * size + 1024 else array
+    if pa.types.is_dictionary(array.type):
+        indices, dictionary = _owned(array.indices), _owned(array.dictionary)
+        return _dictionary(indices, dictionary, array.type.ordered)
+    held = sum(_root_size(buffer) for buffer in array.buffers() if buffer is not None)
+    return pa.concat_arrays([array]) if held > 2 * array.nbytes + SMALL else array
 
 
 def _root_size(buffer: Any) -> int:
@@ -113,7 +135,7 @@ def _root_size(buffer: Any) -> int:
     return size
 
 
-def _nulls(array: Any) -> Any:
+def _nulls(array: pa.Array) -> Any:
     """A NumPy mask of the nulls of an Arrow array."""
     return array.is_null().to_numpy(zero_copy_only=False)
 
@@ -121,14 +143,15 @@ def _nulls(array: Any) -> Any:
 def _bits(array: Any, dtype: np.dtype[Any]) -> Any:
     """A writable copy of the values of a fixed-width Arrow array; what is under a null is arbitrary."""
     if dtype == np.bool_:
-        return (array.fill_null(False) if array.null_count else array).to_numpy(zero_copy_only=False).copy()
+        values = (array.fill_null(False) if array.null_count else array).to_numpy(zero_copy_only=False)
+        return values if values.flags.writeable else values.copy()
     data = array.buffers()[1]
     if data is None or not len(array):
         return np.empty(len(array), dtype)
     return np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize).copy()
 
 
-def _offsets(array: Any) -> Any:
+def _offsets(array: pa.Array) -> Any:
     """The n + 1 offsets of a large_string or large_binary array, as a NumPy view."""
     data = array.buffers()[1]
     if data is None or not data.size:
@@ -138,22 +161,8 @@ def _offsets(array: Any) -> Any:
 
 # --- NumPy dtypes -----------------------------------------------------------------------------------------------------
 
-PLAIN = {
-    np.dtype(name): getattr(pa, name)()
-    for name in (
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "float16",
-        "float32",
-        "float64",
-    )
-}
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+PLAIN = {np.dtype(name): getattr(pa, name)() for name in (*INTEGERS, "float16", "float32", "float64")}
 UNITS = ("s", "ms", "us", "ns")
 NUMPY = PLAIN | {np.dtype(bool): pa.bool_()}
 NUMPY |= {np.dtype(f"M8[{unit}]"): pa.timestamp(unit) for unit in UNITS}
@@ -165,10 +174,10 @@ def _numpy_rule(dtype: np.dtype[Any]) -> Rule:
     arrow = NUMPY[dtype]
     timelike = dtype.kind in "mM"
 
-    def encode(values: Any, column: object) -> Any:
+    def encode(values: Any, column: object) -> pa.Array:
         return pa.array(np.array(values), type=arrow, from_pandas=False)
 
-    def decode(array: Any) -> Any:
+    def decode(array: pa.Array) -> Any:
         if array.null_count and not timelike:
             raise FrameError(f"a column of dtype {dtype} has nulls, which that dtype cannot hold")
         values = _bits(array, dtype)
@@ -181,29 +190,32 @@ def _numpy_rule(dtype: np.dtype[Any]) -> Rule:
 
 # --- nullable dtypes --------------------------------------------------------------------------------------------------
 
-NULLABLE: dict[Any, tuple[Any, Any]] = {pa.bool_(): (pd.BooleanDtype(), pd.arrays.BooleanArray)}
-NULLABLE |= {
-    getattr(pa, name)(): (getattr(pd, f"{pandas}Dtype")(), pd.arrays.IntegerArray)
-    for pandas in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
-    for name in (pandas.lower(),)
-}
-NULLABLE |= {
+NULLABLE: dict[Any, tuple[Any, Any]] = {
+    pa.bool_(): (pd.BooleanDtype(), pd.arrays.BooleanArray),
+    pa.int8(): (pd.Int8Dtype(), pd.arrays.IntegerArray),
+    pa.int16(): (pd.Int16Dtype(), pd.arrays.IntegerArray),
+    pa.int32(): (pd.Int32Dtype(), pd.arrays.IntegerArray),
+    pa.int64(): (pd.Int64Dtype(), pd.arrays.IntegerArray),
+    pa.uint8(): (pd.UInt8Dtype(), pd.arrays.IntegerArray),
+    pa.uint16(): (pd.UInt16Dtype(), pd.arrays.IntegerArray),
+    pa.uint32(): (pd.UInt32Dtype(), pd.arrays.IntegerArray),
+    pa.uint64(): (pd.UInt64Dtype(), pd.arrays.IntegerArray),
     pa.float32(): (pd.Float32Dtype(), pd.arrays.FloatingArray),
     pa.float64(): (pd.Float64Dtype(), pd.arrays.FloatingArray),
 }
 NULLABLE_BY_DTYPE = {type(dtype): arrow for arrow, (dtype, _) in NULLABLE.items()}
 
 
-def _nullable_rule(arrow: Any) -> Rule:
+def _nullable_rule(arrow: pa.DataType) -> Rule:
     dtype, container = NULLABLE[arrow]
     numpy = NUMPY_BY_TYPE[arrow]
 
-    def encode(values: Any, column: object) -> Any:
+    def encode(values: Any, column: object) -> pa.Array:
         mask = np.asarray(values.isna())  # NA only: a NaN of Float64 is a value
         data = values.to_numpy(dtype=numpy, na_value=numpy.type(0), copy=True)
         return pa.array(data, type=arrow, mask=mask if mask.any() else None, from_pandas=False)
 
-    def decode(array: Any) -> Any:
+    def decode(array: pa.Array) -> Any:
         return container(_bits(array, numpy), _nulls(array))
 
     return Rule(dtype, arrow, b"nullable", encode, decode)
@@ -229,7 +241,7 @@ def _offset_minutes(text: str) -> int | None:
 
 def _fixed_zone(text: str) -> tzinfo:
     if text == "UTC":
-        return timezone.utc
+        return UTC
     minutes = _offset_minutes(text)
     if minutes is None:
         raise ValueError(f"{text!r} is no offset")
@@ -239,7 +251,7 @@ def _fixed_zone(text: str) -> tzinfo:
 def _pytz_zone(text: str) -> tzinfo:
     minutes = _offset_minutes(text)
     try:
-        import pytz  # optional: pandas 3 no longer brings it, and reads what pandas 2 wrote all the same
+        pytz = import_module("pytz")  # optional: pandas 3 does not bring it, and reads what pandas 2 wrote all the same
     except ImportError:
         return zoneinfo.ZoneInfo(text) if minutes is None else _fixed_zone(text)
     zone: tzinfo = pytz.timezone(text) if minutes is None else pytz.FixedOffset(minutes)
@@ -258,7 +270,7 @@ def _zone_text(zone: tzinfo) -> tuple[bytes, str]:
     if isinstance(zone, zoneinfo.ZoneInfo):
         return b"zoneinfo", zone.key or ""
     if isinstance(zone, timezone):
-        return b"timezone", "UTC" if zone == timezone.utc else _offset_text(zone.utcoffset(None))
+        return b"timezone", "UTC" if zone == UTC else _offset_text(zone.utcoffset(None))
     if type(zone).__module__.partition(".")[0] == "pytz":
         name = getattr(zone, "zone", None)
         offset = zone.utcoffset(None)
@@ -279,10 +291,10 @@ def _zoned_rule(dtype: pd.DatetimeTZDtype, library: bytes, text: str) -> Rule:
     naive = pa.timestamp(dtype.unit)
     numpy = np.dtype(f"M8[{dtype.unit}]")
 
-    def encode(values: Any, column: object) -> Any:
+    def encode(values: Any, column: object) -> pa.Array:
         return pa.array(np.array(values, dtype=numpy), type=naive, from_pandas=False).view(arrow)
 
-    def decode(array: Any) -> Any:
+    def decode(array: pa.Array) -> Any:
         values = _bits(array, np.dtype(np.int64))
         if array.null_count:
             values[_nulls(array)] = NAT
@@ -294,6 +306,8 @@ def _zoned_rule(dtype: pd.DatetimeTZDtype, library: bytes, text: str) -> Rule:
 def _zoned_rule_of(dtype: pd.DatetimeTZDtype, column: object) -> Rule:
     library, text = _zone_text(dtype.tz)
     zone = _zone(library, text) if library else None
+    if zone is None and dtype == pd.DatetimeTZDtype(dtype.unit, UTC):
+        return _zoned_rule(dtype, b"timezone", "UTC")  # the UTC of another library, to pandas the same
     if zone is None or pd.DatetimeTZDtype(dtype.unit, zone) != dtype or str(zone) != str(dtype.tz):
         raise refuse(
             column,
@@ -306,14 +320,14 @@ def _zoned_rule_of(dtype: pd.DatetimeTZDtype, column: object) -> Rule:
 # --- strings ----------------------------------------------------------------------------------------------------------
 
 
-def _string_dtypes() -> dict[bytes, pd.StringDtype]:
+def _string_dtypes() -> dict[bytes, Any]:
     """The StringDtypes of this pandas by descriptor; pandas 2.2 has no ``str[python]``."""
-    found = {b"string[python]": pd.StringDtype("python"), b"string[pyarrow]": pd.StringDtype("pyarrow")}
+    make: Any = pd.StringDtype
+    found = {b"string[python]": make("python"), b"string[pyarrow]": make("pyarrow")}
     try:
-        found[b"str[pyarrow]"] = pd.StringDtype("pyarrow", na_value=np.nan)
-        found[b"str[python]"] = pd.StringDtype("python", na_value=np.nan)
+        found |= {b"str[pyarrow]": make("pyarrow", na_value=np.nan), b"str[python]": make("python", na_value=np.nan)}
     except TypeError:
-        found[b"str[pyarrow]"] = pd.StringDtype("pyarrow_numpy")  # type: ignore[arg-type]
+        found |= {b"str[pyarrow]": make("pyarrow_numpy")}
     return found
 
 
@@ -347,13 +361,13 @@ def _string_rule(descriptor: bytes) -> Rule:
     missing = pd.NA if descriptor.startswith(b"string") else np.nan
     in_arrow = descriptor.endswith(b"[pyarrow]")
 
-    def encode(values: Any, column: object) -> Any:
+    def encode(values: Any, column: object) -> pa.Array:
         if not in_arrow:
             return _utf8(np.asarray(values, dtype=object), column)
-        array = flat(values)
+        array = flat(values, column)
         return array if array.type == pa.large_string() else array.cast(pa.large_string())
 
-    def decode(array: Any) -> Any:
+    def decode(array: pa.Array) -> Any:
         if in_arrow:
             return dtype.__from_arrow__(_owned(array))  # the way in that pandas documents for extension arrays
         values = array.to_numpy(zero_copy_only=False)
@@ -366,11 +380,12 @@ def _string_rule(descriptor: bytes) -> Rule:
 
 # --- object columns ---------------------------------------------------------------------------------------------------
 
-OBJECT_KINDS = {str: "str", np.str_: "str", bytes: "bytes", np.bytes_: "bytes"}
-OBJECT_ADVICE = "give the column one type, for instance with .astype(str) or pd.to_numeric"
+OBJECT = np.dtype(object)
+OBJECT_KINDS: dict[Any, str] = {str: "str", np.str_: "str", bytes: "bytes", np.bytes_: "bytes"}
+OBJECT_ADVICE = "give the column one type, for instance with .astype(str), pd.to_numeric or pd.to_datetime"
 
 
-def _decode_object(array: Any) -> Any:
+def _decode_object(array: pa.Array) -> Any:
     values = array.to_numpy(zero_copy_only=False)
     if array.null_count:
         rows = np.flatnonzero(_nulls(array))
@@ -381,55 +396,60 @@ def _decode_object(array: Any) -> Any:
     return pd.arrays.NumpyExtensionArray(values)  # an array without this hull would be inferred to be strings
 
 
-def _encode_object(values: Any, arrow: Any, column: object) -> Any:
+def _encode_object(values: Any, kind: str, column: object) -> pa.Array:
     missing = pd.isna(values)
-    kinds = {HIDDEN[type(value)] for value in values[missing]}
-    if not kinds - {""}:
-        return _utf8(values, column) if arrow == pa.large_string() else pa.array(values, type=arrow)
+    hidden = {HIDDEN[of] for of in set(map(type, values[missing].tolist()))} - {""}
+    if not hidden:
+        return _object_array(values, kind, column)
     filled = values.copy()
-    hidden = [HIDDEN[type(value)] for value in values[missing]]
-    filled[missing] = hidden if arrow == pa.large_string() else [text.encode() for text in hidden]
-    whole = _utf8(filled, column) if arrow == pa.large_string() else pa.array(filled, type=arrow)
-    return pa.Array.from_buffers(arrow, len(values), [pa.array(~missing).buffers()[1], *whole.buffers()[1:]])
+    under = [HIDDEN[type(value)] for value in values[missing]]
+    filled[missing] = under if kind == "str" else [text.encode() for text in under]
+    array = _object_array(filled, kind, column)
+    return pa.Array.from_buffers(array.type, len(array), [pa.array(~missing).buffers()[1], *array.buffers()[1:]])
+
+
+def _object_array(values: Any, kind: str, column: object) -> pa.Array:
+    return _utf8(values, column) if kind == "str" else pa.array(values, type=pa.large_binary(), from_pandas=True)
+
+
+def _object_rule(kind: str, arrow: pa.DataType) -> Rule:
+    def encode(values: Any, column: object) -> pa.Array:
+        return _encode_object(values, kind, column)
+
+    return Rule(OBJECT, arrow, f"object[{kind}]".encode(), encode, _decode_object)
 
 
 OBJECTS = {
-    kind: Rule(
-        np.dtype(object),
-        arrow,
-        f"object[{kind}]".encode(),
-        lambda values, column, arrow=arrow: _encode_object(values, arrow, column),
-        _decode_object,
-    )
-    for kind, arrow in (("str", pa.large_string()), ("bytes", pa.large_binary()))
+    kind: _object_rule(kind, arrow) for kind, arrow in (("str", pa.large_string()), ("bytes", pa.large_binary()))
 }
 
 
 def object_rule(values: Any, column: object) -> Rule:
-    """The rule of an object column, by its values: only str, or only bytes, and None, NaN or NA.
+    """The rule of an object column, by its values: only str, or only bytes, beside None, NaN and NA.
 
-    Every type is looked at (a set of types, made in C), because a subclass of str would come back as a str.
+    The type of every value is looked at (by a map, in C), because a subclass of str would come back as a str.
     """
-    types = set(map(type, values.tolist()))
-    kinds = {OBJECT_KINDS[kind] for kind in types & OBJECT_KINDS.keys()}
-    if len(kinds) < 2 and types <= OBJECT_KINDS.keys() | {type(None), type(pd.NA)}:
-        return OBJECTS["bytes" if kinds == {"bytes"} else "str"]
     missing = pd.isna(values)
-    kind = ""
-    for row, value in enumerate(values):  # in order, because the first offender is what the error is about
-        if type(value) in HIDDEN and missing[row]:
+    kinds = {OBJECT_KINDS.get(of) for of in set(map(type, values[~missing].tolist()))}
+    if None in kinds or len(kinds) > 1 or not set(map(type, values[missing].tolist())) <= HIDDEN.keys():
+        raise _object_fault(values, missing, column)
+    return OBJECTS[kinds.pop() or "" if kinds else "str"]
+
+
+def _object_fault(values: Any, missing: Any, column: object) -> FrameError:
+    """The error about the first value of an object column that is at fault."""
+    first = None
+    for row, value in enumerate(values):
+        kind = OBJECT_KINDS.get(type(value))
+        if missing[row] and type(value) in HIDDEN:
             continue
-        if type(value) not in OBJECT_KINDS:
-            raise refuse(
-                column,
-                f"the value {value!r} of type {type(value).__name__} in an object column (which may hold str or bytes)",
-                OBJECT_ADVICE,
-                row,
-            )
-        if kind and OBJECT_KINDS[type(value)] != kind:
-            raise refuse(column, f"{OBJECT_KINDS[type(value)]} among {kind}", OBJECT_ADVICE, row)
-        kind = OBJECT_KINDS[type(value)]
-    return OBJECTS[kind or "str"]
+        if kind is None:
+            reason = f"{value!r:.80} is a {type(value).__name__}, and an object column may hold str, or bytes"
+            return refuse(column, reason, OBJECT_ADVICE, row)
+        first = first or kind
+        if kind != first:
+            return refuse(column, f"{kind} among {first} in an object column", OBJECT_ADVICE, row)
+    raise AssertionError("the caller found a fault")
 
 
 # --- categoricals -----------------------------------------------------------------------------------------------------
@@ -437,7 +457,7 @@ def object_rule(values: Any, column: object) -> Rule:
 CATEGORY = re.compile(rb"category:([0-9a-f]{16}):([a-z0-9\[\]]*)")
 
 
-def _digest(array: Any) -> bytes:
+def _digest(array: pa.Array) -> bytes:
     """16 hex digits for the values and their order, whatever the buffers' offsets and padding."""
     state = hashlib.blake2b(f"{array.type}:{len(array)}:".encode(), digest_size=8)
     if pa.types.is_boolean(array.type):
@@ -452,11 +472,11 @@ def _digest(array: Any) -> bytes:
     return state.hexdigest().encode()
 
 
-def _is_variable(arrow: Any) -> bool:
+def _is_variable(arrow: pa.DataType) -> bool:
     return arrow in (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
 
 
-def _variable(array: Any) -> tuple[Any, Any]:
+def _variable(array: pa.Array) -> tuple[Any, Any]:
     width = 8 if array.type in (pa.large_string(), pa.large_binary()) else 4
     _, offsets, data = array.buffers()
     return (
@@ -467,42 +487,56 @@ def _variable(array: Any) -> tuple[Any, Any]:
 
 def _category_rule_of(dtype: pd.CategoricalDtype, column: object) -> Rule:
     """The rule of a categorical: its codes are the indices of an Arrow dictionary, its categories the values."""
-    values = dtype.categories.values
-    of_values = (
-        rule_of(dtype.categories.dtype, f"{column} (categories)")
-        if dtype.categories.dtype != object
-        else object_rule(np.asarray(values, dtype=object), f"{column} (categories)")
-    )
-    dictionary = of_values.encode(values, column)
-    codes = pd.Categorical.from_codes([], dtype=dtype).codes.dtype
-    arrow = pa.dictionary(NUMPY[np.dtype(codes)], of_values.type, ordered=bool(dtype.ordered))
+    of_values, dictionary = _encode_categories(dtype.categories, column)
+    ordered = bool(dtype.ordered)
+    codes = np.dtype(pd.Categorical.from_codes([], dtype=dtype).codes.dtype)  # pandas goes by the number of categories
+    arrow = pa.dictionary(NUMPY[codes], of_values.type, ordered=ordered)
     descriptor = b"category:%s:%s" % (_digest(dictionary), of_values.descriptor or b"")
 
-    def encode(values: Any, column: object) -> Any:
-        codes = np.array(values.codes)
-        missing = codes < 0
-        if not missing.any():
-            indices = pa.array(codes)
-        else:
-            codes[missing] = 0
-            indices = pa.array(codes, mask=missing)
-        return pa.DictionaryArray.from_arrays(indices, dictionary, ordered=bool(dtype.ordered), safe=False)
+    def encode(values: Any, column: object) -> pa.Array:
+        indices = np.array(values.codes, dtype=codes)
+        missing = indices < 0
+        if missing.any():
+            indices[missing] = 0
+            return _dictionary(pa.array(indices, mask=missing), dictionary, ordered)
+        return _dictionary(pa.array(indices), dictionary, ordered)
 
-    return Rule(dtype, arrow, descriptor, encode, _category_decoder(of_values, bool(dtype.ordered)))
+    return Rule(dtype, arrow, descriptor, encode, _category_decoder(of_values, ordered))
 
 
-def _category_decoder(of_values: Rule, ordered: bool) -> Callable[[Any], Any]:
-    """A decoder that builds the dtype once, for as long as the dictionary stays the same (which its digest promises)."""
-    known: list[tuple[Any, pd.CategoricalDtype]] = []
+def _dictionary(indices: pa.Array, values: pa.Array, ordered: bool) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(indices, values, ordered=ordered, safe=False)
 
-    def decode(array: Any) -> Any:
-        dictionary = array.dictionary
-        if not known or not known[0][0].equals(dictionary):
-            known[:] = [(_owned(dictionary), _categories(of_values, dictionary, ordered))]
+
+def _encode_categories(categories: pd.Index[Any], column: object) -> tuple[Rule, pa.Array]:
+    values = categories.values
+    try:
+        rule = object_rule(values, column) if categories.dtype == OBJECT else rule_of(categories.dtype, column)
+        return rule, rule.encode(values, column)
+    except FrameError as error:
+        raise refuse(
+            column, f"its categories cannot be carried ({error})", "convert them with .cat.rename_categories(...)"
+        ) from error
+
+
+def _category_decoder(of_values: Rule, ordered: bool) -> Callable[[pa.Array], Any]:
+    """A decoder that builds the dtype once, for as long as the dictionary stays the same, as its digest promises."""
+    known: list[tuple[pa.Array, pd.CategoricalDtype]] = []  # at most one
+
+    def dtype_of(dictionary: pa.Array) -> pd.CategoricalDtype:
+        for earlier, dtype in known:
+            if earlier.equals(dictionary):
+                return dtype
+        dtype = _categories(of_values, dictionary, ordered)
+        if dictionary.nbytes <= KEPT:
+            known[:] = [(_owned(dictionary), dtype)]
+        return dtype
+
+    def decode(array: pa.Array) -> Any:
         codes = _bits(array.indices, NUMPY_BY_TYPE[array.type.index_type])
         if array.null_count:
             codes[_nulls(array)] = -1
-        return pd.Categorical.from_codes(codes, dtype=known[0][1])
+        return pd.Categorical.from_codes(codes, dtype=dtype_of(array.dictionary))
 
     return decode
 
@@ -514,7 +548,7 @@ def _categories(of_values: Rule, dictionary: Any, ordered: bool) -> pd.Categoric
         raise FrameError(f"the categories are no pandas categories: {error}") from error
 
 
-def _category_rule_for(field: Any, inner: bytes) -> Rule:
+def _category_rule_for(field: pa.Field, inner: bytes) -> Rule:
     arrow = field.type
     of_values = rule_for(pa.field(field.name, arrow.value_type, metadata={KEY: inner} if inner else None))
     if of_values.type != arrow.value_type or str(arrow.index_type) not in ("int8", "int16", "int32", "int64"):
@@ -549,11 +583,11 @@ FLAT = (
 )
 
 
-def _is_flat(arrow: Any) -> bool:
+def _is_flat(arrow: pa.DataType) -> bool:
     return not isinstance(arrow, pa.BaseExtensionType) and any(test(arrow) for test in FLAT)
 
 
-def _arrow_rule(arrow: Any, column: object, dtype: Any = None) -> Rule:
+def _arrow_rule(arrow: pa.DataType, column: object, dtype: Any = None) -> Rule:
     values = arrow.value_type if pa.types.is_dictionary(arrow) else arrow
     if not _is_flat(values):
         raise refuse(
@@ -572,9 +606,7 @@ def _arrow_rule(arrow: Any, column: object, dtype: Any = None) -> Rule:
             f"pandas {pd.__version__} cannot work with the Arrow type {arrow}",
             "cast it, for instance to string or binary",
         ) from None
-    return Rule(
-        dtype, arrow, None, lambda values, column: flat(values), lambda array: dtype.__from_arrow__(_owned(array))
-    )
+    return Rule(dtype, arrow, None, flat, lambda array: dtype.__from_arrow__(_owned(array)))
 
 
 def _known_zone(text: str) -> bool:
@@ -616,7 +648,7 @@ def rule_of(dtype: Any, column: object) -> Rule:
     raise refuse(column, f"the dtype {dtype} is not carried", "convert it with .astype()")
 
 
-def rule_for(field: Any) -> Rule:
+def rule_for(field: pa.Field) -> Rule:
     """The rule of an Arrow field that may come from anywhere. Raises FrameError for one that is not understood."""
     metadata = field.metadata or {}
     if not metadata:
@@ -633,7 +665,7 @@ def rule_for(field: Any) -> Rule:
     return rule
 
 
-def _described_rule(field: Any, descriptor: bytes) -> Rule | None:
+def _described_rule(field: pa.Field, descriptor: bytes) -> Rule | None:
     arrow = field.type
     if descriptor == b"numpy" and arrow in NUMPY_BY_TYPE:
         return _numpy_rule(NUMPY_BY_TYPE[arrow])
@@ -650,11 +682,12 @@ def _described_rule(field: Any, descriptor: bytes) -> Rule | None:
     return _category_rule_for(field, category[2]) if category and pa.types.is_dictionary(arrow) else None
 
 
-def check_array(field: Any, array: Any) -> None:
+def check_array(field: pa.Field, array: pa.Array) -> None:
     """Raise FrameError where the values contradict the field: nulls where none may be, or other categories."""
-    if array.null_count and not field.nullable:
-        raise FrameError(f"column {field.name!r}: nulls in a column that has none", column=field.name)
-    category = CATEGORY.fullmatch((field.metadata or {}).get(KEY, b""))
+    descriptor = (field.metadata or {}).get(KEY, b"")
+    if array.null_count and (not field.nullable or (descriptor == b"numpy" and not pa.types.is_temporal(field.type))):
+        raise FrameError(f"column {field.name!r}: nulls in a column that cannot have any", column=field.name)
+    category = CATEGORY.fullmatch(descriptor)
     if category is None:
         return
     dictionary = array.dictionary

@@ -23,13 +23,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from quixframes.dtypes import NAT, Rule, check_array, flat, object_rule, refuse, rule_for, rule_of
+from quixframes.dtypes import NAT, OBJECT, PLAIN, Rule, check_array, flat, object_rule, refuse, rule_for, rule_of
 from quixframes.errors import FrameError
 
 __all__ = [
@@ -49,13 +51,15 @@ TIME_TYPE = pa.timestamp("ns", "UTC")
 TIME_FIELD = pa.field(TIME, TIME_TYPE, nullable=False)
 UTC_NS = pd.DatetimeTZDtype("ns", "UTC")
 CACHE = 256  # plans that an encoder or decoder keeps; the oldest goes first
+KEPT = 65_536  # bytes of a schema up to which its plan is kept
+MAX = 2**63 - 1
 NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
-TO_DATETIME = "convert it with pd.to_datetime"
+TO_DATETIME = "convert it with pd.to_datetime (numbers with unit=...)"
 
 
 def _remember(cache: dict[Any, Any], key: Any, value: Any) -> Any:
-    if len(cache) >= CACHE:
-        del cache[next(iter(cache))]
+    if len(cache) >= CACHE and key not in cache:
+        cache.pop(next(iter(cache)), None)
     cache[key] = value
     return value
 
@@ -79,25 +83,14 @@ def _scaled(values: Any, factor: int, offset: int, column: object) -> Any:
 
     ``NAT`` itself is out of range, because it would read as a missing time.
     """
-    low = -((2**63 - 1 + offset) // factor)
-    high = (2**63 - 1 - offset) // factor
+    low, high = -((MAX + offset) // factor), (MAX - offset) // factor
     if len(values) and (int(values.min()) < low or int(values.max()) > high):
-        row = int(
-            np.flatnonzero(
-                (values < max(low, -(2**63))) | (values > min(high, 2**63 - 1))
-                if values.dtype != np.uint64
-                else values > max(high, 0)
-            )[0]
-        )
-        raise refuse(
-            column,
-            f"the time {values[row]} is outside of what nanoseconds can hold (1677 to 2262)",
-            "correct or drop these rows",
-            row,
-        )
-    scaled = values.astype(np.int64)
+        row = int(np.flatnonzero((values < low) | (values > high))[0])
+        reason = f"the time {values[row]} is outside of what nanoseconds can hold (the years 1678 to 2261)"
+        raise refuse(column, reason, "correct it, or drop these rows", row)
+    scaled = np.array(values, dtype=np.int64)
     if factor != 1:
-        scaled *= factor
+        scaled *= factor  # may wrap around, and then wraps back with the offset
     if offset:
         scaled += offset
     return scaled
@@ -108,13 +101,8 @@ def _time_ns(values: Any, epoch: int, column: object) -> Any:
 
     Datetimes are instants (naive ones mean UTC); integers and timedeltas count from the epoch.
     """
-    if isinstance(getattr(values, "dtype", None), pd.ArrowDtype):
-        values = _time_of_arrow(flat(values), column)
-    elif type(values) in (pd.arrays.IntegerArray,):
-        missing = values.isna()
-        if missing.any():
-            raise _missing_time(missing, column)
-        values = values.to_numpy(dtype=values.dtype.numpy_dtype)
+    if isinstance(values, pd.arrays.IntegerArray) or isinstance(values.dtype, pd.ArrowDtype):
+        values = _time_of_arrow(flat(values, column), column)
     kind = values.dtype.kind if isinstance(values, np.ndarray) else "O"
     if kind in "mM":
         numbers = values.view(np.int64)
@@ -152,13 +140,8 @@ class _Layout:
     names: tuple[str, ...]
 
 
-def _layout(columns: pd.Index[Any], index_is_time: bool) -> _Layout:
-    if isinstance(columns, pd.MultiIndex):
-        raise FrameError(
-            "the columns have several levels; join them into one name each, for instance with "
-            "frame.columns = ['_'.join(name) for name in frame.columns]"
-        )
-    names = tuple(columns)
+def _layout(names: tuple[Any, ...], index_is_time: bool) -> _Layout:
+    """Names checked, time found. Raises FrameError for names that cannot be columns, and for no time or two."""
     seen: set[str] = set()
     for name in names:
         if not isinstance(name, str):
@@ -220,10 +203,11 @@ class FrameEncoder:
 
     def __init__(self) -> None:
         self._layouts: dict[tuple[int, bool], tuple[Any, _Layout]] = {}  # by id of columns, which the value keeps alive
-        self._known_layouts: dict[tuple[Any, bool], _Layout] = {}
+        self._known_layouts: dict[tuple[tuple[Any, ...], bool], _Layout] = {}
         self._rules: dict[int, tuple[Any, Rule]] = {}  # by id of the dtype, which the value keeps alive
         self._known_rules: dict[tuple[Any, bytes | None], Rule] = {}
-        self._schemas: dict[tuple[tuple[str, ...], tuple[Rule, ...]], Any] = {}
+        self._schemas: dict[tuple[tuple[str, ...], tuple[Rule, ...]], pa.Schema] = {}
+        self._text = pd.Series(["text"]).dtype  # pandas' own dtype for strings, by version and options
 
     def encode(self, frame: pd.DataFrame, *, epoch: int = 0) -> Any:
         """The frame as a ``pa.RecordBatch``.
@@ -235,21 +219,15 @@ class FrameEncoder:
         index_is_time = _is_time(index)
         layout = self._layout_of(frame.columns, index_is_time)
         dtypes = frame.dtypes.tolist()
-        if layout.time is None:
-            time = _time_ns(index.values, epoch, "index" if index.name is None else index.name)
-            if dtypes and isinstance(dtypes[0], np.dtype) and len(set(map(id, dtypes))) == 1:
-                rule = self._rule_of(dtypes[0], layout.names[0]) if dtypes[0] != object else None
-                if rule is not None and rule.plain is not None:
-                    return self._encode_block(frame, layout, rule, time)
-        else:
+        if layout.time is not None:
             time = _time_ns(frame.iloc[:, layout.time].values, epoch, layout.columns[layout.time])
-        rules, arrays = [], []
-        for position, (name, dtype) in enumerate(zip(layout.columns, dtypes, strict=True)):
-            if position != layout.time:
-                rule, array = self._encode_column(name, dtype, frame[name].values)
-                rules.append(rule)
-                arrays.append(array)
-        return self._assemble(layout.names, tuple(rules), time, arrays)
+            del dtypes[layout.time]
+        else:
+            time = _time_ns(index.values, epoch, "index" if index.name is None else index.name)
+            if len(set(map(id, dtypes))) == 1 and dtypes[0] in PLAIN:
+                return self._encode_block(frame, layout, self._rule_of(dtypes[0], layout.names[0]), time)
+        columns = [frame[name].values for name in layout.names]
+        return self._encode_columns(layout.names, dtypes, columns, time)
 
     def encode_rows(self, rows: Sequence[Mapping[str, Any]], *, epoch: int = 0) -> Any:
         """Dicts, one a row, as a ``pa.RecordBatch``: the keys become columns, in the order in which they first appear.
@@ -275,24 +253,28 @@ class FrameEncoder:
         DataType(int64)
         """
         columns = _collect(rows)
-        layout = _layout(pd.Index(list(columns), dtype=object), False)
-        assert layout.time is not None
-        time_name = layout.columns[layout.time]
+        layout = self._layout_of_names(tuple(columns), False)
+        (time_name,) = columns.keys() - set(layout.names)
         time = _time_ns(_row_times(columns[time_name], time_name), epoch, time_name)
-        pairs = []
-        for name in layout.names:
-            values = _row_values(columns[name], name)
-            pairs.append(self._encode_column(name, values.dtype, values.values))
-        return self._assemble(layout.names, tuple(rule for rule, _ in pairs), time, [array for _, array in pairs])
+        arrays = [_row_values(columns[name], name, self._text) for name in layout.names]
+        return self._encode_columns(layout.names, [array.dtype for array in arrays], arrays, time)
 
-    def _layout_of(self, columns: Any, index_is_time: bool) -> _Layout:
+    def _layout_of(self, columns: pd.Index[Any], index_is_time: bool) -> _Layout:
         found = self._layouts.get((id(columns), index_is_time))
-        if found is not None and found[0] is columns:
+        if found is not None and found[0] is columns:  # the slices of a frame share its columns
             return found[1]
-        key = (tuple(columns), index_is_time)
-        layout = self._known_layouts.get(key) or _remember(self._known_layouts, key, _layout(columns, index_is_time))
+        if isinstance(columns, pd.MultiIndex):
+            raise FrameError(
+                "the columns have several levels; join them into one name each, for instance with "
+                "frame.columns = ['_'.join(name) for name in frame.columns]"
+            )
+        layout = self._layout_of_names(tuple(columns), index_is_time)
         _remember(self._layouts, (id(columns), index_is_time), (columns, layout))
         return layout
+
+    def _layout_of_names(self, names: tuple[Any, ...], index_is_time: bool) -> _Layout:
+        key = (names, index_is_time)
+        return self._known_layouts.get(key) or _remember(self._known_layouts, key, _layout(names, index_is_time))
 
     def _rule_of(self, dtype: Any, name: str) -> Rule:
         found = self._rules.get(id(dtype))
@@ -305,9 +287,13 @@ class FrameEncoder:
         _remember(self._rules, id(dtype), (dtype, rule))
         return rule
 
-    def _encode_column(self, name: str, dtype: Any, values: Any) -> tuple[Rule, Any]:
-        rule = object_rule(values, name) if dtype == object else self._rule_of(dtype, name)
-        return rule, rule.encode(values, name)
+    def _encode_columns(self, names: tuple[str, ...], dtypes: list[Any], columns: list[Any], time: Any) -> Any:
+        rules, arrays = [], []
+        for name, dtype, values in zip(names, dtypes, columns, strict=True):
+            rule = object_rule(values, name) if dtype == OBJECT else self._rule_of(dtype, name)
+            rules.append(rule)
+            arrays.append(rule.encode(values, name))
+        return self._assemble(names, tuple(rules), time, arrays)
 
     def _encode_block(self, frame: pd.DataFrame, layout: _Layout, rule: Rule, time: Any) -> Any:
         """A frame of one plain NumPy dtype: one copy for all columns, which Arrow then slices."""
@@ -331,96 +317,114 @@ class FrameEncoder:
 
 
 def _collect(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
+    """The values of each column, with None for a missing key."""
+    if not rows:
+        raise FrameError("there are no rows, so there are no columns either; write at least one")
+    names = tuple(rows[0])
+    if all(row.keys() == rows[0].keys() for row in rows):
+        return {name: list(map(itemgetter(name), rows)) for name in names}
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(chain.from_iterable(rows))}
 
 
-KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
-    ("bool", (bool, np.bool_)),
-    ("int", (int, np.integer)),
-    ("timedelta", (timedelta, np.timedelta64)),
-    ("float", (float, np.floating)),
-    ("str", (str,)),
-    ("bytes", (bytes,)),
-    ("datetime", (datetime, np.datetime64)),
+KINDS: tuple[tuple[str, tuple[type, ...], type], ...] = (  # kind, its types, and the base of its NumPy scalars
+    ("bool", (bool,), np.bool_),
+    ("timedelta", (timedelta, pd.Timedelta), np.timedelta64),  # before int, because NumPy makes it a signed integer
+    ("int", (int,), np.integer),
+    ("float", (float, np.float64, np.float32, np.float16), np.float64),
+    ("str", (str,), np.str_),
+    ("bytes", (bytes,), np.bytes_),
+    ("datetime", (datetime, pd.Timestamp), np.datetime64),
 )
-ABSENT = (type(None), type(pd.NA), type(pd.NaT))
+ABSENT = {type(None), type(pd.NA), type(pd.NaT)}
 
 
-def _kind(kind: type) -> str | None:
-    return next((name for name, types in KINDS if issubclass(kind, types)), None)
+def _kind(of: type) -> str | None:
+    return next((name for name, types, scalar in KINDS if of in types or issubclass(of, scalar)), None)
 
 
 def _kind_of(values: list[Any], column: str) -> str | None:
     """The one kind of a column's values, None if all are missing; FrameError for an unknown kind or a mixture."""
-    kinds = {kind: _kind(kind) for kind in set(map(type, values)) if kind not in ABSENT}
+    kinds = {of: _kind(of) for of in set(map(type, values)) - ABSENT}
     names = set(kinds.values())
-    if None not in names and len(names) < 2:
+    if len(names) < 2 and None not in names:
         return names.pop() if names else None
     first = None
     for row, value in enumerate(values):
         if type(value) in ABSENT:
             continue
-        name = kinds[type(value)]
-        if name is None:
-            raise refuse(
-                column,
-                f"a value of type {type(value).__name__} is not carried",
-                "write a bool, int, float, str, bytes, datetime or timedelta",
-                row,
-            )
-        first = first or name
-        if name != first:
-            raise refuse(column, f"{name} among {first}", "give the column one type (3.0 is a float, 3 an int)", row)
+        kind = kinds[type(value)]
+        if kind is None:
+            advice = "write a bool, int, float, str, bytes, datetime or timedelta"
+            raise refuse(column, f"{value!r:.80} is a {type(value).__name__}, which is not carried", advice, row)
+        first = first or kind
+        if kind != first:
+            advice = "give the column one type (3.0 is a float, 3 an int)"
+            raise refuse(column, f"{value!r:.80} is a {kind}, among values of type {first}", advice, row)
     raise AssertionError("a mixture has a first row")
 
 
-def _row_values(values: list[Any], column: str) -> pd.Series[Any]:
+def _without_nan(values: list[Any]) -> list[Any]:
+    """None for each NaN, if there is anything but floats: pandas itself marks missing strings and times by NaN."""
+    floats = {of for of in set(map(type, values)) if _kind(of) == "float"}
+    if not floats or set(map(type, values)) <= floats | ABSENT:
+        return values
+    return [None if type(value) in floats and value != value else value for value in values]
+
+
+def _row_values(values: list[Any], column: str, text: Any) -> Any:
+    """One column of dicts as a pandas or NumPy array, of the dtype that `FrameEncoder.encode_rows` documents."""
+    values = _without_nan(values)
     kind = _kind_of(values, column)
-    types = set(map(type, values))
-    missing = not types.isdisjoint(ABSENT)
-    if missing:
-        values = [None if type(value) in ABSENT else value for value in values]
+    missing = None
+    if not ABSENT.isdisjoint(set(map(type, values))):
+        missing = np.fromiter((type(value) in ABSENT for value in values), bool, len(values))
+        values = [None if absent else value for value, absent in zip(values, missing.tolist(), strict=True)]
     try:
-        return ROW_DTYPES[kind](values, missing)
+        return pd.array(values, dtype=text) if kind == "str" else ROW_ARRAYS[kind](values, missing)
     except (OverflowError, ValueError, TypeError) as error:
-        raise refuse(
-            column, f"the values fit in no one dtype ({error})", "give the column one type and range"
-        ) from error
+        raise refuse(column, f"the values fit in no one dtype ({error})", "give them one type and range") from error
 
 
-def _ints(values: list[Any], missing: bool) -> pd.Series[Any]:
-    present = [value for value in values if value is not None] if missing else values
-    unsigned = max(present) >= 2**63
-    return pd.Series(
-        values, dtype=("UInt64" if unsigned else "Int64") if missing else ("uint64" if unsigned else "int64")
-    )
+def _bools(values: list[Any], missing: Any) -> Any:
+    return np.array(values, bool) if missing is None else pd.arrays.BooleanArray(np.array(values, bool), missing)
 
 
-def _timelike(letter: str) -> Callable[[list[Any], bool], pd.Series[Any]]:
-    def build(values: list[Any], missing: bool) -> pd.Series[Any]:
+def _ints(values: list[Any], missing: Any) -> Any:
+    filled = values if missing is None else [0 if value is None else value for value in values]
+    numbers = np.array(filled, np.uint64 if max(filled) > MAX else np.int64)
+    return numbers if missing is None else pd.arrays.IntegerArray(numbers, missing)
+
+
+def _objects(values: list[Any], missing: Any) -> Any:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _timelike(letter: str) -> Callable[[list[Any], Any], Any]:
+    def build(values: list[Any], missing: Any) -> Any:
         series = pd.Series(values)
         if series.dtype.kind != letter:
-            raise ValueError("naive and aware datetimes, or several zones, in one column")
-        return series
+            raise ValueError("naive and aware datetimes, several zones, or a time that pandas cannot hold")
+        return series.array
 
     return build
 
 
-ROW_DTYPES: dict[str | None, Callable[[list[Any], bool], pd.Series[Any]]] = {
-    None: lambda values, missing: pd.Series([np.nan] * len(values), dtype="float64"),
-    "bool": lambda values, missing: pd.Series(values, dtype="boolean" if missing else "bool"),
+ROW_ARRAYS: dict[str | None, Callable[[list[Any], Any], Any]] = {
+    None: lambda values, missing: np.full(len(values), np.nan),
+    "bool": _bools,
     "int": _ints,
-    "float": lambda values, missing: pd.Series(values, dtype="float64"),
-    "str": lambda values, missing: pd.Series(values),
-    "bytes": lambda values, missing: pd.Series(values, dtype=object),
+    "float": lambda values, missing: np.array(values, np.float64),
+    "bytes": _objects,
     "datetime": _timelike("M"),
     "timedelta": _timelike("m"),
 }
 
 
 def _row_times(values: list[Any], column: str) -> Any:
-    missing = pd.isna(np.array(values, dtype=object))
+    """The times of dicts as an array that `_time_ns` takes: datetimes, naive or aware, or integers, or timedeltas."""
+    missing = pd.isna(_objects(values, None))
     if missing.any():
         raise _missing_time(missing, column)
     kind = _kind_of(values, column)
@@ -430,8 +434,8 @@ def _row_times(values: list[Any], column: str) -> Any:
         except ValueError as error:  # pandas' OutOfBoundsDatetime is one
             raise refuse(column, f"a time is outside of what nanoseconds can hold ({error})", "correct it") from error
     if kind in ("int", "timedelta"):
-        return _row_values(values, column).values
-    raise refuse(column, f"the time is a {kind}", f"write a datetime or an integer; {TO_DATETIME}", 0)
+        return np.asarray(_row_values(values, column, None))
+    raise refuse(column, f"{values[0]!r:.80} is a {kind}, which is no time", TO_DATETIME, 0)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -457,11 +461,10 @@ class FrameDecoder:
     """Record batches in normal form to DataFrames. One for each reader: it keeps what it learnt of earlier schemas.
 
     >>> frame = pd.DataFrame({"time": [5, 3], "lap": pd.array([1, None], "Int8")})
-    >>> FrameDecoder().decode(FrameEncoder().encode(frame))
-                                          lap
-    time
-    1970-01-01 00:00:00.000000005+00:00     1
-    1970-01-01 00:00:00.000000003+00:00  <NA>
+    >>> FrameDecoder().decode(FrameEncoder().encode(frame)).reset_index()
+                                     time   lap
+    0 1970-01-01 00:00:00.000000005+00:00     1
+    1 1970-01-01 00:00:00.000000003+00:00  <NA>
     """
 
     def __init__(self) -> None:
@@ -487,7 +490,9 @@ class FrameDecoder:
         if self._last is not None and self._last.schema.equals(schema, check_metadata=True):
             return self._last
         key = schema.serialize().to_pybytes()
-        plan = self._plans.get(key) or _remember(self._plans, key, _plan(schema))
+        plan = self._plans.get(key) or _plan(schema)
+        if len(key) <= KEPT:
+            _remember(self._plans, key, plan)
         self._last = plan
         return plan
 
@@ -630,28 +635,22 @@ def split_by(frame: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]
 
 
 def _keys(series: pd.Series[Any], codes: Any, uniques: list[Any], column: str) -> list[str]:
-    """The text of each key; FrameError for one that is no text and no integer, is empty, or says the same as another."""
+    """The text of each key. FrameError for one that is no string and no integer, is empty, or has another's text."""
+    # among objects pandas takes 1, 1.0 and True for one key, so that every value has to be looked at
+    candidates = series.tolist() if series.dtype == OBJECT else uniques
+    wrong = {of for of in set(map(type, candidates)) if _kind(of) not in ("str", "int")}
+    if wrong:
+        place = next(place for place, value in enumerate(candidates) if type(value) in wrong)
+        reason = (
+            f"the key {candidates[place]!r:.80} is a {type(candidates[place]).__name__}, not a string or an integer"
+        )
+        row = place if candidates is not uniques else int(np.argmax(codes == place))
+        raise refuse(column, reason, "convert it to text in the way that you mean", row)
     texts: dict[str, Any] = {}
-    suspects = uniques if series.dtype != object else series.tolist()  # to pandas, the objects 1, 1.0 and True are one
-    if any(kind is bool or not issubclass(kind, (str, int, np.integer)) for kind in set(map(type, suspects))):
-        bad = next(
-            value for value in suspects if isinstance(value, bool) or not isinstance(value, (str, int, np.integer))
-        )
-        row = (
-            int(np.argmax(codes == codes[suspects.index(bad)]))
-            if series.dtype == object
-            else int(np.argmax(codes == uniques.index(bad)))
-        )
-        raise refuse(
-            column,
-            f"the key {bad!r} is a {type(bad).__name__}, not a string or an integer",
-            "convert it to text in the way that you mean",
-            row,
-        )
     for code, value in enumerate(uniques):
         text = str(value)
         if not text or text in texts:
-            reason = "the key is empty" if not text else f"the keys {texts[text]!r} and {value!r} have the same text"
+            reason = f"the keys {texts[text]!r} and {value!r} have the same text" if text else "the key is empty"
             raise refuse(column, reason, "give each stream a text of its own", int(np.argmax(codes == code)))
         texts[text] = value
     return list(texts)
