@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -19,15 +20,20 @@ from quixframes.errors import BrokerError, CommitError, GroupMovedOnError, Topic
 from quixframes.kafka import Change, Offset, Partition, Polled, Rebalance, Record, Revoking
 from quixframes.kafka_python.failures import is_passing, translated
 from quixframes.kafka_python.network import Client, Opening, settings_for
-from quixframes.settings import Connection, ReaderSettings, seconds
+from quixframes.settings import Connection, ReaderSettings, byte_count, seconds
 
 __all__ = ["PythonConsumer"]
+
+_log = logging.getLogger(__name__)
 
 _COMMIT_TIMEOUT = 5.0  # seconds that a commit may take before it counts as failed
 _LAST_COMMIT_TIMEOUT = 3.0  # ... and the one made while partitions are handed over: the whole group waits for it
 _SILENCE = 4.0  # seconds without a word from a broker that mean trouble; idle connections speak every _REFRESH
 _REFRESH = 2.0  # seconds between two looks at the topics' metadata, which are also a sign of life
+_PAUSE = 0.05  # seconds between two tries of what fails at once
 _MISSING = 5.0  # seconds that a topic may be missing from the metadata before it counts as deleted
+_PARTITION_FETCH = 8 * 1024 * 1024  # bytes of one partition in one answer
+_FETCH = 32 * 1024 * 1024  # bytes in one answer
 _MAX_RECORDS = 2_000  # records in one poll
 
 
@@ -37,6 +43,7 @@ class PythonConsumer:
     def __init__(self, connection: Connection, settings: ReaderSettings, *, group: str | None) -> None:
         self._group = group
         self._patience = seconds(connection.connect_timeout)
+        prefetch = max(byte_count(settings.prefetch), 128 * 1024)
         session = round(seconds(settings.session_timeout) * 1000)
         opening = Opening(connection)
         self._consumer = opening.open(
@@ -52,8 +59,9 @@ class PythonConsumer:
                 # The poller thread polls all the time, however long the model takes.
                 max_poll_interval_ms=max(300_000, session),
                 max_poll_records=_MAX_RECORDS,
-                max_partition_fetch_bytes=8 * 1024 * 1024,
-                fetch_max_bytes=32 * 1024 * 1024,
+                # One answer is being read while another is on its way, so neither may take more than half.
+                max_partition_fetch_bytes=min(_PARTITION_FETCH, prefetch // 2),
+                fetch_max_bytes=min(_FETCH, prefetch // 2),
                 metadata_max_age_ms=round(_REFRESH * 1000),
                 request_timeout_ms=10_000,
                 partition_assignment_strategy=[CooperativeStickyAssignor],
@@ -67,12 +75,15 @@ class PythonConsumer:
         self._waiting: set[Partition] = set()  # without a position: nothing is fetched until it is given by ``seek``
         self._missing: dict[str, float] = {}
         self._topics: frozenset[str] = frozenset()
+        self._member = False
         self._closed = False
+        self.last_commit_timeout = _LAST_COMMIT_TIMEOUT
 
     def subscribe(self, topics: Collection[str], revoking: Revoking) -> None:
         """Join the group, and share the topics' partitions with its other members."""
         self._require(topics)
         self._consumer.subscribe(sorted(topics), listener=_Listener(self, revoking))
+        self._member = True
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
         """Read these partitions from these offsets, in no group."""
@@ -83,25 +94,23 @@ class PythonConsumer:
 
     def poll(self, timeout: float) -> Polled:
         """What has arrived, waiting up to ``timeout`` seconds for something. Keeps the membership."""
-        coordinator = self._consumer._coordinator
-        if coordinator.rejoining:
-            # Defect D: kafka-python forgets a join that outlives one poll if the reason for it has passed meanwhile, and
-            # with it the membership. While it is joining it has to go on joining.
-            coordinator.request_rejoin()
         gone: dict[Partition, int] | None = None
         found: Mapping[TopicPartition, list[Any]] = {}
         try:
             self._look_for_missing_topics()
+            if self._member:
+                timeout = self._joined(timeout)
             found = self._consumer.poll(timeout_ms=timeout * 1000)
         except theirs.OffsetOutOfRangeError as exc:
-            gone = {Partition(*partition): offset for partition, offset in exc.args[0].items()}
+            gone = self._positions(exc.args[0])
         except theirs.LogTruncationError as exc:
-            gone = {Partition(*partition): self._position(partition) for partition in exc.args[0]}
+            gone = self._positions(exc.divergent_offsets)
         except BrokerError:
             raise
         except Exception as exc:
             if not is_passing(exc):
                 raise translated(exc, f"{self._what()} cannot be read") from exc
+            time.sleep(min(timeout, _PAUSE))  # it may have come at once, and may come again
         for partition in gone or ():
             self._hold(partition)
         rebalances, self._rebalances = self._rebalances, []
@@ -158,11 +167,44 @@ class PythonConsumer:
         """Commit, and return when the cluster has acknowledged."""
         if not offsets:
             return
-        try:
-            self._consumer.commit(_theirs(offsets), timeout_ms=_COMMIT_TIMEOUT * 1000)
-        except Exception as exc:
-            error = translated(exc, f"group {self._group!r} could not commit")
-            raise error if isinstance(error, GroupMovedOnError) else CommitError(str(error)) from exc
+        deadline = time.monotonic() + _COMMIT_TIMEOUT
+        while True:
+            left_ms = max(0.0, deadline - time.monotonic()) * 1000
+            try:
+                return self._consumer.commit(_theirs(offsets), timeout_ms=left_ms)
+            except Exception as exc:
+                if not (_is_rebalancing(exc) and left_ms and self._settled(left_ms, offsets)):
+                    error = translated(exc, f"group {self._group!r} could not commit")
+                    raise error if isinstance(error, GroupMovedOnError) else CommitError(str(error)) from exc
+
+    def _settled(self, timeout_ms: float, offsets: Mapping[Partition, Offset]) -> bool:
+        """See a rebalance through, of which the next ``poll`` will tell. True: the partitions are still ours.
+
+        In a cooperative one most partitions stay where they are: a commit must not fail because of it.
+        """
+        self._keep_joining()
+        self._consumer._coordinator.poll(timeout_ms=timeout_ms)
+        return offsets.keys() <= self._consumer.assignment()
+
+    def _joined(self, timeout: float) -> float:
+        """Join or rejoin if there is reason to, and say how long to wait for messages: not at all after a rebalance, which
+        the caller is to hear of at once."""
+        self._keep_joining()
+        if self._consumer._coordinator.need_rejoin():
+            start = time.monotonic()
+            self._consumer._coordinator.poll(timeout_ms=timeout * 1000)
+            timeout = max(0.0, timeout - (time.monotonic() - start))
+        return 0.0 if self._rebalances else timeout
+
+    def _keep_joining(self) -> None:
+        """Defect D: a join that outlives one poll is forgotten when the reason for it (a change of the metadata) passes
+        meanwhile, and with it the membership: nothing is ever read again. So what is joining has to go on joining.
+
+        The second condition is a watchdog, for whatever else may end the heartbeats.
+        """
+        coordinator = self._consumer._coordinator
+        if coordinator.rejoining or (self._member and coordinator.heartbeat.session_timeout_expired()):
+            coordinator.request_rejoin()
 
     def trouble(self) -> str | None:
         """None while some broker of the partitions being read answers; else what is wrong, for a log line."""
@@ -177,12 +219,13 @@ class PythonConsumer:
         if self._closed:
             return
         self._closed = True
+        self.last_commit_timeout = min(_LAST_COMMIT_TIMEOUT, timeout / 3)
         try:
-            self._consumer.close(autocommit=False, timeout_ms=timeout * 500)
+            self._consumer.close(autocommit=False, timeout_ms=timeout * 333)
         except Exception as exc:
             raise translated(exc, f"the reader of {self._what()} did not close cleanly") from exc
         finally:
-            self._client.shut(timeout / 2)
+            self._client.shut(timeout / 3)
 
     def _require(self, topics: Collection[str]) -> None:
         """Defect G: kafka-python reads a topic that does not exist, or may not be known, in silence for ever.
@@ -209,7 +252,7 @@ class PythonConsumer:
             except Exception as exc:
                 if not is_passing(exc) or time.monotonic() > deadline:
                     raise translated(exc, doing, topic=topic) from exc
-            time.sleep(0.05)
+            time.sleep(_PAUSE)
 
     def _look_for_missing_topics(self) -> None:
         cluster = self._consumer._cluster
@@ -232,8 +275,9 @@ class PythonConsumer:
         self._waiting.add(partition)
         self._consumer.pause(TopicPartition(*partition))
 
-    def _position(self, partition: TopicPartition) -> int:
-        return int(self._consumer._subscription.position(partition).offset)
+    def _positions(self, partitions: Iterable[TopicPartition]) -> dict[Partition, int]:
+        positions = self._consumer._subscription.position
+        return {Partition(*partition): int(positions(partition).offset) for partition in partitions}
 
     def _what(self) -> str:
         topics = ", ".join(sorted(self._topics))
@@ -264,7 +308,10 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             if offsets:
                 consumer = self._to._consumer
                 future = consumer.commit_async(_theirs(offsets), callback=lambda *_: None)
-                await consumer._manager.wait_for(future, _LAST_COMMIT_TIMEOUT * 1000)
+                await consumer._manager.wait_for(future, self._to.last_commit_timeout * 1000)
+        except Exception as exc:
+            # Were it raised, kafka-python would end the reading over it.
+            _log.warning("what was finished of %s could not be committed, and will be delivered again: %s", revoked, exc)
         finally:
             self._tell(Change.Revoked, revoked)
 
@@ -283,3 +330,9 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
 
 def _theirs(offsets: Mapping[Partition, Offset]) -> dict[TopicPartition, OffsetAndMetadata]:
     return {TopicPartition(*part): OffsetAndMetadata(at.offset, at.metadata, -1) for part, at in offsets.items()}
+
+
+def _is_rebalancing(exc: Exception) -> bool:
+    """Whether a commit failed because the group is sharing its partitions out: kafka-python says so in two ways."""
+    reasons = (exc, *exc.args) if isinstance(exc, theirs.CommitFailedError) else (exc,)
+    return any(isinstance(reason, theirs.RebalanceInProgressError) for reason in reasons)

@@ -123,7 +123,14 @@ class Client(KafkaNetClient):  # type: ignore[misc]
                 pass  # the thread is busy or gone: what follows ends it
             self._net.stop(timeout_ms=max(100.0, timeout * 500))
         if thread is None or not thread.is_alive():
-            self.close()
+            super().close()
+
+    def close(self, node_id: object | None = None) -> None:
+        """What kafka-python's clients call at their end, where its own would wait for its thread without end."""
+        if node_id is not None:
+            super().close(node_id)
+        else:
+            self.shut(1.0)
 
 
 class _Transport(KafkaTCPTransport):  # type: ignore[misc]
@@ -177,8 +184,9 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
 
     def silence(self, nodes: set[object] | None = None) -> float:
         """Seconds since one of the nodes, or any at all, was last heard of."""
-        times = [at for node, at in self.last_heard.items() if nodes is None or node in nodes]
-        return time.monotonic() - max(times, default=self._started)
+        heard = dict(self.last_heard)
+        times = [at for node, at in heard.items() if nodes is None or node in nodes]
+        return time.monotonic() - max(times or heard.values(), default=self._started)
 
     def fresh(self, since: float) -> bool:
         """Whether the topics' metadata were looked up after this moment (monotonic)."""

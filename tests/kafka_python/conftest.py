@@ -24,7 +24,9 @@ def plain_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka
 @pytest.fixture
 def own_kafka(tmp_path: Path) -> Iterator[LocalKafka]:
     """A broker of the test's own, to be stopped, frozen and killed."""
-    with LocalKafka(tmp_path / "kafka") as kafka:
+    # A broker that was killed is let back in when its old session has ended: soon, so that tests need not wait.
+    settings = {"broker.session.timeout.ms": 1000, "broker.heartbeat.interval.ms": 200}
+    with LocalKafka(tmp_path / "kafka", settings=settings) as kafka:
         yield kafka
         if kafka.running:
             kafka.resume()  # a frozen process cannot be asked to end
