@@ -55,7 +55,8 @@ class PythonConsumer:
                 auto_offset_reset="none",
                 isolation_level="read_committed",
                 session_timeout_ms=session,
-                heartbeat_interval_ms=min(3_000, session // 3),
+                # Members hear of a rebalance with their heartbeat, and a cooperative one takes two rounds.
+                heartbeat_interval_ms=min(1_000, session // 6),
                 # The poller thread polls all the time, however long the model takes.
                 max_poll_interval_ms=max(300_000, session),
                 max_poll_records=_MAX_RECORDS,
