@@ -62,6 +62,7 @@ __all__ = [
     "refuse",
     "rule_for",
     "rule_of",
+    "values_of",
 ]
 
 KEY = b"pandas"  # the one key of a field's metadata
@@ -83,7 +84,7 @@ def refuse(column: object, reason: str, advice: str, row: int | None = None) -> 
 class Rule:
     """One pandas dtype and its Arrow form. Compared by identity.
 
-    ``encode(values, column)`` takes what ``Series.values`` gives, and the column's name for an error's text;
+    ``encode(values, column)`` takes what `values_of` gives, and the column's name for an error's text;
     ``decode(array)`` gives what the DataFrame constructor takes. ``plain`` is the NumPy dtype whose values Arrow holds
     in the same bytes and without nulls, so that whole blocks can be copied; else None.
     """
@@ -100,6 +101,16 @@ class Rule:
         """The Arrow field of a column of this dtype."""
         metadata = None if self.descriptor is None else {KEY: self.descriptor}
         return pa.field(name, self.type, nullable=self.nullable, metadata=metadata)
+
+
+def values_of(column: Any) -> Any:
+    """The values of a Series or Index as a NumPy array or, where there is none without loss, as pandas' own array.
+
+    Datetimes with a zone are the instants, as datetime64 in UTC.
+    """
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return column.array.asi8.view(f"M8[{column.dtype.unit}]")  # pandas 3.1 warns about .values of these
+    return column.values
 
 
 # --- Arrow arrays -----------------------------------------------------------------------------------------------------
@@ -509,7 +520,7 @@ def _dictionary(indices: pa.Array, values: pa.Array, ordered: bool) -> pa.Array:
 
 
 def _encode_categories(categories: pd.Index[Any], column: object) -> tuple[Rule, pa.Array]:
-    values = categories.values
+    values = values_of(categories)
     try:
         rule = object_rule(values, column) if categories.dtype == OBJECT else rule_of(categories.dtype, column)
         return rule, rule.encode(values, column)

@@ -31,7 +31,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from quixframes.dtypes import NAT, OBJECT, PLAIN, Rule, check_array, flat, object_rule, refuse, rule_for, rule_of
+from quixframes.dtypes import (
+    NAT,
+    OBJECT,
+    PLAIN,
+    Rule,
+    check_array,
+    flat,
+    object_rule,
+    refuse,
+    rule_for,
+    rule_of,
+    values_of,
+)
 from quixframes.errors import FrameError
 
 __all__ = [
@@ -97,7 +109,7 @@ def _scaled(values: Any, factor: int, offset: int, column: object) -> Any:
 
 
 def _time_ns(values: Any, epoch: int, column: object) -> Any:
-    """Nanoseconds since 1970 as a new int64 array, from what ``.values`` gives for any dtype that can be a time.
+    """Nanoseconds since 1970 as a new int64 array, from what `values_of` gives for any dtype that can be a time.
 
     Datetimes are instants (naive ones mean UTC); integers and timedeltas count from the epoch.
     """
@@ -220,13 +232,13 @@ class FrameEncoder:
         layout = self._layout_of(frame.columns, index_is_time)
         dtypes = frame.dtypes.tolist()
         if layout.time is not None:
-            time = _time_ns(frame.iloc[:, layout.time].values, epoch, layout.columns[layout.time])
+            time = _time_ns(values_of(frame.iloc[:, layout.time]), epoch, layout.columns[layout.time])
             del dtypes[layout.time]
         else:
-            time = _time_ns(index.values, epoch, "index" if index.name is None else index.name)
+            time = _time_ns(values_of(index), epoch, "index" if index.name is None else index.name)
             if len(set(map(id, dtypes))) == 1 and dtypes[0] in PLAIN:
                 return self._encode_block(frame, layout, self._rule_of(dtypes[0], layout.names[0]), time)
-        columns = [frame[name].values for name in layout.names]
+        columns = [values_of(frame[name]) for name in layout.names]
         return self._encode_columns(layout.names, dtypes, columns, time)
 
     def encode_rows(self, rows: Sequence[Mapping[str, Any]], *, epoch: int = 0) -> Any:
@@ -380,7 +392,7 @@ def _row_values(values: list[Any], column: str, text: Any) -> Any:
         missing = np.fromiter((type(value) in ABSENT for value in values), bool, len(values))
         values = [None if absent else value for value, absent in zip(values, missing.tolist(), strict=True)]
     try:
-        return pd.array(values, dtype=text) if kind == "str" else ROW_ARRAYS[kind](values, missing)
+        return _texts(values, text) if kind == "str" else ROW_ARRAYS[kind](values, missing)
     except (OverflowError, ValueError, TypeError) as error:
         raise refuse(column, f"the values fit in no one dtype ({error})", "give them one type and range") from error
 
@@ -399,6 +411,10 @@ def _objects(values: list[Any], missing: Any) -> Any:
     array = np.empty(len(values), object)
     array[:] = values
     return array
+
+
+def _texts(values: list[Any], dtype: Any) -> Any:
+    return _objects(values, None) if dtype == OBJECT else pd.array(values, dtype=dtype)
 
 
 def _timelike(letter: str) -> Callable[[list[Any], Any], Any]:
@@ -430,7 +446,7 @@ def _row_times(values: list[Any], column: str) -> Any:
     kind = _kind_of(values, column)
     if kind == "datetime":
         try:
-            return pd.to_datetime(values, utc=True).values
+            return values_of(pd.to_datetime(values, utc=True))
         except ValueError as error:  # pandas' OutOfBoundsDatetime is one
             raise refuse(column, f"a time is outside of what nanoseconds can hold ({error})", "correct it") from error
     if kind in ("int", "timedelta"):
