@@ -80,7 +80,8 @@ class LocalKafka:
             or ``~/.cache/quixframes/kafka``; with ``keep=False``, a new temporary one.
         port: Where it listens, on 127.0.0.1. Default: as the last time in this folder if free, else any free port.
         keep: Whether the data stay when the broker is stopped. False removes all that the broker made in the folder,
-            and the folder if nothing else is in it; data of a broker that was only found are never touched.
+            and the folder if nothing else is in it; data of a broker that was only found are never touched. (Data of
+            an owner that was killed stay, too.)
         detached: True lets the broker run on after this process, until :func:`stop`; leaving the ``with`` block does
             not stop it either. Default: it ends with :meth:`stop` and, whatever happens, with this process.
         heap: The broker's heap, as Java writes sizes.
@@ -141,9 +142,8 @@ class LocalKafka:
             with locked(start_lock, self._timeout):
                 if self._attach():
                     return self
-            home = kafka_home(
-                KAFKA_VERSION, self._progress
-            )  # may take minutes, in which nobody need wait for the folder
+            # Packages may take minutes to come, in which nobody need wait for the folder.
+            home = kafka_home(KAFKA_VERSION, self._progress)
             java = java_command()
             with locked(start_lock, self._timeout):
                 if not self._attach():
@@ -436,7 +436,7 @@ def _await(supervisor: subprocess.Popen[bytes], port: int, deadline: float, dire
 def _finish(supervisor: subprocess.Popen[bytes]) -> None:
     """Have the supervisor end the broker, and wait for both. To close its pipe is not enough: a fork may hold it."""
     assert supervisor.stdin is not None
-    with contextlib.suppress(BrokenPipeError), supervisor.stdin as orders:
-        if not orders.closed:
+    if not supervisor.stdin.closed:
+        with contextlib.suppress(BrokenPipeError), supervisor.stdin as orders:
             orders.write(b"stop\n")
     supervisor.wait()  # it kills a broker that takes too long

@@ -48,8 +48,11 @@ _OURS = frozenset(
 
 # One broker for one user: a group joins at once, internal topics are few and small, and memory stays modest (the log
 # cleaner alone would take 128 MB of the heap). A topic that is not there is an error here as it is on a real cluster.
+# A broker that was killed may only come back once its last session is over, which would take 9 s.
 _DEFAULTS = {
     "auto.create.topics.enable": "false",
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
     "group.initial.rebalance.delay.ms": "0",
     "offsets.topic.num.partitions": "4",
     "offsets.topic.replication.factor": "1",

