@@ -465,6 +465,7 @@ def _object_fault(values: Any, missing: Any, column: object) -> FrameError:
 
 # --- categoricals -----------------------------------------------------------------------------------------------------
 
+CODES = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 CATEGORY = re.compile(rb"category:([0-9a-f]{16}):([a-z0-9\[\]]*)")
 
 
@@ -562,9 +563,8 @@ def _categories(of_values: Rule, dictionary: Any, ordered: bool) -> pd.Categoric
 def _category_rule_for(field: pa.Field, inner: bytes) -> Rule:
     arrow = field.type
     of_values = rule_for(pa.field(field.name, arrow.value_type, metadata={KEY: inner} if inner else None))
-    if of_values.type != arrow.value_type or str(arrow.index_type) not in ("int8", "int16", "int32", "int64"):
-        raise FrameError(f"categories of type {arrow} are not written by quixframes")
-    _categories(of_values, pa.array([], arrow.value_type), arrow.ordered)  # raises where pandas has no such index
+    if arrow.index_type not in CODES or of_values.dtype == np.float16:  # pandas has no index of float16
+        raise FrameError(f"column {field.name!r}: categories as {arrow} are not written by quixframes")
     return Rule(None, arrow, field.metadata[KEY], _cannot_encode, _category_decoder(of_values, arrow.ordered))
 
 

@@ -165,11 +165,9 @@ class Consumer(Protocol):
     def seek(self, partition: Partition, offset: int) -> None:
         """Read on from this offset; what was fetched ahead is dropped."""
 
-    def position(self, partition: Partition) -> int:
-        """The offset after everything that ``poll`` returned or passed over (compacted messages, transaction markers).
-
-        Only for a partition that is assigned and has been given a position; asks nobody.
-        """
+    def position(self, partition: Partition) -> int | None:
+        """The offset after everything that ``poll`` returned or passed over (compacted messages, transaction markers);
+        None where the partition has gone, or was given no position. Asks nobody."""
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Return nothing of these partitions from ``poll``, and fetch nothing more of them."""

@@ -296,7 +296,7 @@ class Poller:
                 self._chunks.append((chunk, size))
                 self._bytes += size
             for at, assignment in self.assignments.items():
-                assignment.position = self._consumer.position(at)
+                assignment.position = self._consumer.position(at) or assignment.position
             if chunk or polled.rebalances:
                 self._changed.notify_all()
 

@@ -159,7 +159,7 @@ class Replay:
                         yield (assignment, record.offset, *self._read(decoder, record))
                 waited = 0.0 if polled.records else waited + _POLL
                 for partition, assignment in list(at.items()):
-                    position = min(consumer.position(partition), end[partition.number])
+                    position = min(consumer.position(partition) or 0, end[partition.number])
                     if position > assignment.position:
                         bar.update(position - assignment.position)
                         assignment.position, waited = position, 0.0

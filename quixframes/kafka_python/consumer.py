@@ -132,9 +132,10 @@ class PythonConsumer:
         if partition not in self._paused:
             self._consumer.resume(theirs_)
 
-    def position(self, partition: Partition) -> int:
-        """The offset after everything that ``poll`` has returned or passed over, as far as that is known here."""
-        return self._position(TopicPartition(*partition))
+    def position(self, partition: Partition) -> int | None:
+        """The offset after everything that ``poll`` has returned or passed over; None where the partition has gone."""
+        state = self._consumer._subscription.assignment.get(TopicPartition(*partition))
+        return None if state is None or state.position is None else int(state.position.offset)
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Return nothing of these partitions from ``poll``, and fetch nothing more of them."""
