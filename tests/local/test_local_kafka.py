@@ -198,8 +198,14 @@ def test_a_stale_note_leads_to_no_other_process(tmp_path: Path, stale: str) -> N
         if stale == "a dead process":
             stranger.kill()
             stranger.wait()
-        note = dict(pid=stranger.pid, birth="the day before", supervisor=stranger.pid, port=29999, version="1")
-        note |= dict(started=0.0, settings={}, owner=None, owner_birth=None)
+        note = {
+            "pid": stranger.pid,
+            "birth": "the day before",
+            "supervisor": stranger.pid,
+            "port": 29999,
+            "version": "1",
+        }
+        note |= {"started": 0.0, "settings": {}, "owner": None, "owner_birth": None}
         text = json.dumps(note)
         (tmp_path / "state.json").write_text(text[:40] if stale == "cut off" else text)
         assert status(tmp_path) == LocalStatus(running=False, directory=tmp_path)
