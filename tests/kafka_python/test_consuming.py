@@ -520,3 +520,30 @@ def test_no_instance_of_fifty_groups_that_start_together_stays_idle(
     """Defect D."""
     for _ in range(3):
         groups_settle(connection, admin, 50, 90)
+
+
+def change_of_mind(consumer: KafkaConsumer, poll: Callable[[], object]) -> bool:
+    """Give the group's leader a reason to rejoin, which passes while it does; whether it completed the join."""
+    coordinator = consumer._coordinator
+    snapshot = coordinator._metadata_snapshot
+    coordinator._metadata_snapshot = {**snapshot, "another": {0}}
+    poll()
+    assert coordinator.rejoining
+    coordinator._metadata_snapshot = snapshot
+    deadline = time.monotonic() + 2
+    while coordinator.rejoining and time.monotonic() < deadline:
+        poll()
+    return not coordinator.rejoining and bool(coordinator._heartbeat_enabled)
+
+
+def test_a_join_whose_reason_passed_is_completed(connection: Connection, topic: str) -> None:
+    """Defect D, how it comes about: the bare client never completes it, sends no heartbeats, and is evicted."""
+    bare = KafkaConsumer(topic, bootstrap_servers=connection.brokers[0], group_id=new_group())
+    wait_until(lambda: bool(bare.poll(100)) or len(bare.assignment()) == 3)
+    assert not change_of_mind(bare, lambda: bare.poll(0))
+    bare.close()
+    with consuming(connection, new_group()) as consumer:
+        member = Member(consumer)
+        consumer.subscribe([topic], nothing)
+        member.poll_until(lambda: len(member.owned) == 3)
+        assert change_of_mind(consumer._consumer, lambda: member.poll(0))
