@@ -541,6 +541,11 @@ class InputTopic:
         return self._poller.waited
 
     @property
+    def prefetched_bytes(self) -> int:
+        """Bytes of messages that are read ahead of the loop."""
+        return self._poller.prefetched_bytes
+
+    @property
     def messages_gone(self) -> int:
         """How many messages retention removed before this reader came to them."""
         return self._poller.messages_gone

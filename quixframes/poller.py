@@ -194,7 +194,7 @@ class Poller:
         self._thread.join(timeout + 5)
 
     @property
-    def held_bytes(self) -> int:
+    def prefetched_bytes(self) -> int:
         """Bytes that are read ahead."""
         return self._bytes
 

@@ -1,0 +1,54 @@
+# Two commands do all set-up on a fresh machine with Python 3.11+ and make:  make demo  and  make test.
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+LINTED := $(VENV)/.lint-ready
+
+.PHONY: help demo test test-docker faults check coverage bench clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "quixframes needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
+	@echo "Setting up $(VENV) (once; a minute or two) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+$(LINTED): $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@
+
+demo: $(READY) ## Real weather through a real Kafka, cleaned, forecast, replayed and drawn (demo-output/)
+	@$(BIN)/quixframes demo
+
+test: $(READY) ## All tests but the long ones, on a real Kafka
+	@$(BIN)/python -m pytest
+
+test-docker: $(READY) ## The integration tests on testcontainers' Kafka; needs Docker
+	@$(BIN)/python -m pytest --kafka docker tests/integration
+
+faults: $(READY) ## The long fault campaigns: killed models, stopped brokers, 200,000 damaged messages
+	@$(BIN)/python -m pytest -m faults -s --timeout 1800
+
+check: $(LINTED) ## Linters and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+coverage: $(READY) ## The tests, and how much of the package they run
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m pytest --cov --cov-report=term
+
+bench: $(READY) ## Speed beside quixstreams 0.5.7, quixstreams 3 and bare kafka-python (some 25 minutes)
+	@$(BIN)/python -m benchmarks.run
+
+clean: ## Remove what the targets made here
+	rm -rf $(VENV) .venv-bench demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* build
