@@ -85,7 +85,7 @@ class Rule:
     """One pandas dtype and its Arrow form. Compared by identity.
 
     ``encode(values, column)`` takes what `values_of` gives, and the column's name for an error's text;
-    ``decode(array)`` gives what the DataFrame constructor takes. ``plain`` is the NumPy dtype whose values Arrow holds
+    ``decode(array)`` gives the values as a NumPy or pandas array. ``plain`` is the NumPy dtype whose values Arrow holds
     in the same bytes and without nulls, so that whole blocks can be copied; else None.
     """
 
@@ -110,7 +110,7 @@ def values_of(column: Any) -> Any:
     """
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         return column.array.asi8.view(f"M8[{column.dtype.unit}]")  # pandas 3.1 warns about .values of these
-    return column.values
+    return column.values if isinstance(column.dtype, np.dtype) else column.array
 
 
 # --- Arrow arrays -----------------------------------------------------------------------------------------------------
@@ -404,7 +404,7 @@ def _decode_object(array: pa.Array) -> Any:
         lengths = offsets[rows + 1] - offsets[rows]
         for length, missing in MISSING.items():
             values[rows[lengths == length]] = missing
-    return pd.arrays.NumpyExtensionArray(values)  # an array without this hull would be inferred to be strings
+    return values if values.flags.writeable else values.copy()
 
 
 def _encode_object(values: Any, kind: str, column: object) -> pa.Array:

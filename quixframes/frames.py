@@ -497,7 +497,11 @@ class FrameDecoder:
             for row, rule, array in zip(block, plan.rules, arrays, strict=True):
                 row[:] = rule.decode(array) if array.null_count else array.to_numpy()
             return pd.DataFrame(block.T, index=index, columns=plan.columns, copy=False)
-        data = {name: rule.decode(array) for name, rule, array in zip(plan.columns, plan.rules, arrays, strict=True)}
+        data = {}
+        for name, rule, array in zip(batch.schema.names[1:], plan.rules, arrays, strict=True):
+            values = rule.decode(array)
+            # pandas 3 makes strings of an object array, unless it comes as a Series
+            data[name] = pd.Series(values, index, OBJECT, copy=False) if rule.dtype == OBJECT else values
         frame = pd.DataFrame(data, index=index, copy=False)
         frame.columns = plan.columns
         return frame
