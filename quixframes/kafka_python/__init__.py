@@ -1,12 +1,16 @@
 """The default Kafka client: kafka-python 3, met in one place.
 
 This package is the only one that imports kafka-python. It implements the Protocols of :mod:`quixframes.kafka`, raises
-errors of :mod:`quixframes.errors` only, and is where each of the client's measured defects is worked around once, by the
-smallest sound means. ``tests/kafka_python`` shows each defect in the bare client beside our freedom from it.
+errors of :mod:`quixframes.errors` only, and is where each of the client's measured defects is met once, by the smallest
+sound means. ``tests/kafka_python`` shows each defect in the bare client beside our freedom from it.
+
+kafka-python logs each lost connection and each try of a new one, as warnings and errors of the loggers below "kafka".
+They are left as they are: ``logging.getLogger("kafka").setLevel(logging.CRITICAL)`` silences them, and nothing is lost
+by it, since whatever lasts is raised or reported by us.
 
 - ``failures``: kafka-python's exceptions, as a table to ours
 - ``network``: connections that say why they failed, are read fast, and know when they last heard of a broker
-- ``producer``, ``consumer``, ``admin``: the three Protocols
+- ``producer`` (with ``lanes``), ``consumer``, ``admin``: the three Protocols
 """
 
 from __future__ import annotations

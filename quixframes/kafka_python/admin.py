@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import kafka.errors as theirs  # type: ignore[import-untyped]
+import kafka.errors as theirs
 from kafka import KafkaAdminClient, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType  # type: ignore[import-untyped]
-from kafka.protocol.consumer import IsolationLevel, OffsetSpec  # type: ignore[import-untyped]
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 
 from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError
 from quixframes.kafka import TopicDescription

@@ -7,14 +7,14 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import kafka.errors as theirs  # type: ignore[import-untyped]
+import kafka.errors as theirs
 from kafka import KafkaConsumer, TopicPartition
-from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener  # type: ignore[import-untyped]
-from kafka.coordinator.assignors.cooperative_sticky import (  # type: ignore[import-untyped]
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import (
     CooperativeStickyAssignor,
 )
-from kafka.protocol.metadata import MetadataRequest  # type: ignore[import-untyped]
-from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+from kafka.protocol.metadata import MetadataRequest
+from kafka.structs import OffsetAndMetadata
 
 from quixframes.errors import BrokerError, CommitError, GroupMovedOnError, TopicNotFoundError
 from quixframes.kafka import Change, Offset, Partition, Polled, Rebalance, Record, Revoking
@@ -173,7 +173,8 @@ class PythonConsumer:
         while True:
             left_ms = max(0.0, deadline - time.monotonic()) * 1000
             try:
-                return self._consumer.commit(_theirs(offsets), timeout_ms=left_ms)
+                self._consumer.commit(_theirs(offsets), timeout_ms=left_ms)
+                return
             except Exception as exc:
                 if not (_is_rebalancing(exc) and left_ms and self._settled(left_ms, offsets)):
                     error = translated(exc, f"group {self._group!r} could not commit")
@@ -186,11 +187,13 @@ class PythonConsumer:
         """
         self._keep_joining()
         self._consumer._coordinator.poll(timeout_ms=timeout_ms)
-        return offsets.keys() <= self._consumer.assignment()
+        return set(offsets) <= set(self._consumer.assignment())
 
     def _joined(self, timeout: float) -> float:
-        """Join or rejoin if there is reason to, and say how long to wait for messages: not at all after a rebalance, which
-        the caller is to hear of at once."""
+        """Join or rejoin if there is reason to, and say how long to wait for messages.
+
+        That is not at all after a rebalance, which the caller is to hear of at once.
+        """
         self._keep_joining()
         if self._consumer._coordinator.need_rejoin():
             start = time.monotonic()
@@ -232,11 +235,16 @@ class PythonConsumer:
     def _require(self, topics: Collection[str]) -> None:
         """Defect G: kafka-python reads a topic that does not exist, or may not be known, in silence for ever.
 
-        Looking first also makes the topic known before the group is joined, which is the other half of defect D.
+        The other half of defect D: a group that is joined before its topics are known shares out nothing, and does it
+        again a moment later.
         """
         deadline = time.monotonic() + self._patience
         for topic in sorted(topics):
             self._look_up(topic, deadline)
+        try:
+            self._client.run(self._patience, "joining", self._consumer._cluster.set_topics, sorted(topics))
+        except theirs.KafkaError as exc:
+            raise translated(exc, f"{', '.join(sorted(topics))} cannot be read") from exc
         self._topics = frozenset(topics)
 
     def _look_up(self, topic: str, deadline: float) -> None:
@@ -313,7 +321,7 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
                 await consumer._manager.wait_for(future, self._to.last_commit_timeout * 1000)
         except Exception as exc:
             # Were it raised, kafka-python would end the reading over it.
-            _log.warning("what was finished of %s could not be committed, and will be delivered again: %s", revoked, exc)
+            _log.warning("what was finished of %s was not committed, and will be delivered again: %s", revoked, exc)
         finally:
             self._tell(Change.Revoked, revoked)
 

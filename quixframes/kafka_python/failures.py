@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import kafka.errors as theirs  # type: ignore[import-untyped]
+import kafka.errors as theirs
 
 from quixframes.errors import (
     AccessDeniedError,
@@ -70,7 +70,9 @@ _TABLE: Mapping[type[BaseException], _Kind] = {
         TlsError, "what answers there does not speak plain Kafka: perhaps it is a TLS port, or no broker at all"
     ),
     theirs.TopicAlreadyExistsError: _Kind(BrokerError, "the topic exists already"),
-    theirs.InvalidReplicationFactorError: _Kind(BrokerError, "the cluster has fewer brokers than the replication asks for"),
+    theirs.InvalidReplicationFactorError: _Kind(
+        BrokerError, "the cluster has fewer brokers than the replication asks for"
+    ),
     theirs.InvalidPartitionsError: _Kind(BrokerError, "the number of partitions cannot be"),
     theirs.InvalidConfigurationError: _Kind(BrokerError, "a setting of the topic is unknown or cannot have this value"),
     theirs.KafkaTimeoutError: _Kind(BrokerUnavailableError, _GONE),

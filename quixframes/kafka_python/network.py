@@ -8,17 +8,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-import kafka.errors as theirs  # type: ignore[import-untyped]
-from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped]
-from kafka.net.inet import create_connection  # type: ignore[import-untyped]
-from kafka.net.manager import KafkaConnectionManager  # type: ignore[import-untyped]
-from kafka.net.selector import NetworkSelector  # type: ignore[import-untyped]
-from kafka.net.transport import KafkaTCPTransport  # type: ignore[import-untyped]
+import kafka.errors as theirs
+from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import create_connection
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
+from kafka.net.transport import KafkaTCPTransport
 
 from quixframes.errors import BrokerError, BrokerUnavailableError
 from quixframes.kafka_python.failures import translated
@@ -58,7 +59,7 @@ def settings_for(connection: Connection) -> dict[str, Any]:
 
 
 class Opening:
-    """The ``kafka_client`` of one client under construction: remembers what it made, so that nothing of it is left over.
+    """The ``kafka_client`` of one client under construction: remembers what it made, to clear it away should it fail.
 
     kafka-python's constructors leave a thread behind when they fail.
     """
@@ -117,10 +118,9 @@ class Client(KafkaNetClient):  # type: ignore[misc]
         """Close all connections and end the IO thread."""
         thread = self._net._io_thread
         if thread is not None and not self._net._stop:
-            try:
+            # Where the thread is busy or gone, what follows ends it.
+            with contextlib.suppress(BrokerError, RuntimeError, theirs.KafkaError):
                 self.run(timeout / 2, "closing", self.manager.close)
-            except (BrokerError, RuntimeError, theirs.KafkaError):
-                pass  # the thread is busy or gone: what follows ends it
             self._net.stop(timeout_ms=max(100.0, timeout * 500))
         if thread is None or not thread.is_alive():
             super().close()

@@ -1,16 +1,16 @@
 """The producer: an idempotent sender of our own, on kafka-python's connections, requests and record batches.
 
 kafka-python's ``KafkaProducer`` keeps one producer ID and one fatal state for everything that it sends. That is why an
-expired batch wedges it for ever (defect A), why one refused message poisons every other topic (B), why it cannot be closed
-in such a state (C), and why what it holds is never given up (F). Each could only be mended by patching its inside; so it is
-not used. Here instead:
+expired batch wedges it for ever (defect A), why one refused message poisons every other topic (B), why it cannot be
+closed in such a state (C), and why what it holds is never given up (F). Each could only be mended by patching its
+inside; so it is not used. Here instead:
 
-- A *lane* is one partition of one topic: a queue, at most one batch in flight, and a producer ID with a sequence number.
-  A lane's failure cannot touch another's.
-- A batch is sent again, with the same sequence numbers, until it is acknowledged, refused or out of time. The broker drops
-  what it has already, so each message arrives once, and one batch at a time keeps their order.
-- What was refused never used up its sequence numbers, so the lane goes on. What ran out of time may or may not have arrived:
-  the numbers are in doubt, so the lane goes on with a *new* producer ID.
+- A *lane* is one partition of one topic: a queue, at most one batch in flight, and a producer ID with a sequence
+  number. A lane's failure cannot touch another's.
+- A batch is sent again, with the same sequence numbers, until it is acknowledged, refused or out of time. The broker
+  drops what it has already, so each message arrives once, and one batch at a time keeps their order.
+- What was refused never used up its sequence numbers, so the lane goes on. What ran out of time may or may not have
+  arrived: the numbers are in doubt, so the lane goes on with a *new* producer ID.
 - Deadlines are ours, and are looked at four times a second, whatever the connections are doing.
 
 Everything but ``send`` happens on the IO thread; the lock guards what ``send`` touches: queues, routes and counts.
@@ -21,16 +21,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import kafka.errors as theirs  # type: ignore[import-untyped]
+import kafka.errors as theirs
 from kafka import TopicPartition, codec
-from kafka.partitioner.default import murmur2  # type: ignore[import-untyped]
-from kafka.protocol.metadata import MetadataRequest  # type: ignore[import-untyped]
-from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest  # type: ignore[import-untyped]
-from kafka.record.default_records import DefaultRecordBatchBuilder  # type: ignore[import-untyped]
+from kafka.partitioner.default import murmur2
+from kafka.protocol.metadata import MetadataRequest
+from kafka.protocol.producer import InitProducerIdRequest
 
 from quixframes.errors import (
     BrokerUnavailableError,
@@ -41,6 +39,7 @@ from quixframes.errors import (
 )
 from quixframes.kafka import Outgoing
 from quixframes.kafka_python.failures import is_passing, translated
+from quixframes.kafka_python.lanes import REQUEST_TIMEOUT, Batch, Identity, Lane, Message, encoded, produce_request
 from quixframes.kafka_python.network import Client, Opening, settings_for
 from quixframes.settings import Connection, WriterSettings, seconds
 
@@ -55,7 +54,6 @@ _CODECS: Mapping[str | None, tuple[int, Callable[[], bool]]] = {
     "lz4": (3, codec.has_lz4),
     "zstd": (4, codec.has_zstd),
 }
-_BATCH = 256 * 1024  # bytes of small messages that share a batch; a larger message has one of its own
 _LARGEST = 90 * 1024 * 1024  # bytes of one message: brokers hang up on requests over 100 MB, unless told otherwise
 _REQUEST = 4 * 1024 * 1024  # bytes in one request, over all partitions of a broker
 _SPREAD = 1.0  # seconds between the first and the last message of a batch, which has one deadline
@@ -64,7 +62,6 @@ _BACKOFF = 0.1  # seconds before a batch is sent again
 _BUSY = 0.005  # seconds before a connection that has all it can take is looked at again
 _CONNECTING = 0.02  # ... and one that is being made
 _UNKNOWN = 2.0  # seconds that a topic may be unknown before its messages fail: it may just have been created
-_REQUEST_TIMEOUT = 10.0  # seconds after which a silent broker is tried again over a new connection
 _ROUTES = 100_000  # keys whose partition is remembered
 _OVERHEAD = 40  # bytes, at most, around a record's key, value and headers
 
@@ -76,53 +73,6 @@ _FORGOTTEN = (
     theirs.InvalidProducerIdMappingError,
 )
 _TOO_LARGE = (theirs.MessageSizeTooLargeError, theirs.RecordListTooLargeError)
-
-
-class _Message(NamedTuple):
-    key: bytes
-    value: bytes
-    headers: list[tuple[str, bytes]]
-    on_done: Callable[[Exception | None], None]
-    size: int
-    at: float  # monotonic: for the deadline
-    timestamp: int  # wall clock, in ms: for Kafka
-    round: int  # which flushes wait for it
-
-
-class _Identity(NamedTuple):
-    producer_id: int
-    epoch: int
-
-
-class _Batch:
-    """Messages that travel together, and whether they did already."""
-
-    __slots__ = ("attempts", "data", "deadline", "messages", "travelling")
-
-    def __init__(self, messages: list[_Message], deadline: float) -> None:
-        self.messages = messages
-        self.deadline = deadline
-        self.data: bytearray | None = None
-        self.attempts = 0
-        self.travelling = False
-
-
-class _Lane:
-    """One partition of one topic, or (with partition -1) a topic whose partitions are not known yet."""
-
-    __slots__ = ("batch", "identity", "limit", "lost", "place", "queue", "retry_at", "sequence", "size", "unknown_since")
-
-    def __init__(self, place: TopicPartition) -> None:
-        self.place = place
-        self.queue: deque[_Message] = deque()
-        self.size = 0  # bytes in the queue
-        self.limit = _BATCH
-        self.batch: _Batch | None = None
-        self.retry_at = 0.0
-        self.identity: _Identity | None = None
-        self.lost: _Identity | None = None  # not to be used again here: its sequence numbers are in doubt
-        self.sequence = 0
-        self.unknown_since: float | None = None
 
 
 class PythonProducer:
@@ -138,8 +88,8 @@ class PythonProducer:
         self._cluster = self._client.manager.cluster
         # Guarded by the lock:
         self._lock = threading.Condition(threading.Lock())
-        self._lanes: dict[TopicPartition, _Lane] = {}
-        self._routes: dict[tuple[str, bytes], _Lane] = {}
+        self._lanes: dict[TopicPartition, Lane] = {}
+        self._routes: dict[tuple[str, bytes], Lane] = {}
         self._partitions: dict[str, int] = {}
         self._round = 0
         self._open: dict[int, int] = {0: 0}  # how many messages of each round are not done
@@ -148,7 +98,7 @@ class PythonProducer:
         self._closed = False
         # The IO thread's:
         self._learning: set[str] = set()
-        self._identity: _Identity | None = None
+        self._identity: Identity | None = None
         self._asking = False
         self._timer: tuple[float, Any] | None = None
 
@@ -167,21 +117,20 @@ class PythonProducer:
             lane = self._routes.get((topic, key)) or self._route(topic, key)
             queue = lane.queue
             queue.append(
-                _Message(key, value, headers, on_done, size, time.monotonic(), int(time.time() * 1000), self._round)
+                Message(key, value, headers, on_done, size, time.monotonic(), int(time.time() * 1000), self._round)
             )
             self._open[self._round] += 1
             was_full = lane.size >= lane.limit
             lane.size += size
-            wake = (
-                not self._awake and lane.batch is None and (len(queue) == 1 or (lane.size >= lane.limit and not was_full))
-            )
+            due = len(queue) == 1 or (lane.size >= lane.limit and not was_full)
+            wake = due and lane.batch is None and not self._awake
             if wake:
                 self._awake = True
         if wake:
             self._net.call_soon_threadsafe(self._pump)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until the ``on_done`` of everything sent before this call was called; False where ``timeout`` came first."""
+        """Wait until the ``on_done`` of everything sent so far was called; False where ``timeout`` came first."""
         with self._lock:
             mine = self._round
             self._round += 1
@@ -210,7 +159,7 @@ class PythonProducer:
 
     # The rest of the way into the queue. Called with the lock held.
 
-    def _route(self, topic: str, key: bytes) -> _Lane:
+    def _route(self, topic: str, key: bytes) -> Lane:
         """The lane of a key. A partition count once seen is kept: a stream must not move to another partition."""
         count = self._partitions.get(topic)
         # As Kafka's Java client has it; and until the count is known, messages wait in a lane of the topic's own.
@@ -218,7 +167,7 @@ class PythonProducer:
         place = TopicPartition(topic, number)
         lane = self._lanes.get(place)
         if lane is None:
-            lane = self._lanes[place] = _Lane(place)
+            lane = self._lanes[place] = Lane(place)
         if count is not None:
             if len(self._routes) >= _ROUTES:
                 self._routes.clear()
@@ -247,7 +196,7 @@ class PythonProducer:
         try:
             for lane in lanes:
                 self._expire(lane, now)
-            going: dict[object, list[_Lane]] = {}
+            going: dict[object, list[Lane]] = {}
             for lane in lanes:
                 due, node = self._due(lane, now)
                 next_look = min(next_look, due)
@@ -265,14 +214,14 @@ class PythonProducer:
             self._net.cancel(self._timer[1])
         self._timer = (when, self._net.call_at(when, self._pump))
 
-    def _expire(self, lane: _Lane, now: float) -> None:
+    def _expire(self, lane: Lane, now: float) -> None:
         batch = lane.batch
         if batch is not None and batch.deadline <= now:
             if batch.attempts:
                 self._forget(lane)
             lane.batch = None
             self._finish(batch.messages, self._too_late(lane))
-        late: list[_Message] = []
+        late: list[Message] = []
         with self._lock:
             while lane.queue and lane.queue[0].at + self._timeout <= now:
                 late.append(lane.queue.popleft())
@@ -280,7 +229,7 @@ class PythonProducer:
         if late:
             self._finish(late, self._too_late(lane))
 
-    def _due(self, lane: _Lane, now: float) -> tuple[float, object | None]:
+    def _due(self, lane: Lane, now: float) -> tuple[float, object | None]:
         """When to look at the lane next, and the broker to which it can send at once, if it can."""
         never = now + _LOOK
         if lane.place.partition < 0:
@@ -306,28 +255,28 @@ class PythonProducer:
         lane.unknown_since = None
         return never, leader
 
-    def _unknown(self, lane: _Lane, leader: object, now: float) -> None:
+    def _unknown(self, lane: Lane, leader: object, now: float) -> None:
         """The topic or partition is not in the metadata, or has no leader at the moment."""
         self._cluster.request_update()
         topic = lane.place.topic
         if topic in self._cluster.unauthorized_topics:
             refusal = theirs.TopicAuthorizationFailedError(topic)
             self._abandon(lane, translated(refusal, f"topic {topic!r} cannot be written", topic=topic))
-        elif leader is not None or not self._client.manager.fresh(now - _BACKOFF):
+        elif leader is not None or not self._client.manager.fresh(now - 1.0):
             lane.unknown_since = None  # nobody says that it is gone
         elif lane.unknown_since is None:
             lane.unknown_since = now
         elif now - lane.unknown_since > _UNKNOWN:
             self._missing(lane)
 
-    def _missing(self, lane: _Lane) -> None:
+    def _missing(self, lane: Lane) -> None:
         topic = lane.place.topic
         with self._lock:
             self._partitions.pop(topic, None)  # should it come back, it may have another number of partitions
             self._routes = {route: to for route, to in self._routes.items() if route[0] != topic}
         self._abandon(lane, TopicNotFoundError(f"topic {topic!r} is not there any more: it was deleted", topic=topic))
 
-    def _identify(self, lane: _Lane) -> bool:
+    def _identify(self, lane: Lane) -> bool:
         """Give the lane a producer ID that it has not used, asking for one where needed. False: not yet."""
         if self._identity is None or self._identity == lane.lost:
             if not self._asking:
@@ -346,7 +295,7 @@ class PythonProducer:
             answer = await self._client.manager.send(request)
             if answer.error_code:
                 raise theirs.for_code(answer.error_code)()
-            self._identity = _Identity(answer.producer_id, answer.producer_epoch)
+            self._identity = Identity(answer.producer_id, answer.producer_epoch)
         except theirs.KafkaError as exc:
             if not is_passing(exc):
                 error = translated(exc, "the cluster gives this client no producer ID")
@@ -388,7 +337,7 @@ class PythonProducer:
             self._learning.discard(topic)
             self._pump()
 
-    def _set_off(self, waiting: _Lane, partitions: int) -> None:
+    def _set_off(self, waiting: Lane, partitions: int) -> None:
         topic = waiting.place.topic
         with self._lock:
             self._partitions[topic] = partitions
@@ -399,7 +348,7 @@ class PythonProducer:
             waiting.queue.clear()
             waiting.size = 0
 
-    def _dispatch(self, node: object, lanes: list[_Lane], now: float) -> float:
+    def _dispatch(self, node: object, lanes: list[Lane], now: float) -> float:
         """Send what the lanes hold for this broker, and say when to look again."""
         if not self._client.is_ready(node):
             if self._client.connected(node):
@@ -410,7 +359,7 @@ class PythonProducer:
                 self._cluster.request_update()
             return now + _CONNECTING
         size = 0
-        travelling: list[tuple[_Lane, _Batch]] = []
+        travelling: list[tuple[Lane, Batch]] = []
         # The lanes take turns at being first, so that none starves where a request cannot hold them all.
         lanes.sort(key=lambda lane: lane.batch.messages[0].at if lane.batch is not None else lane.queue[0].at)
         for lane in lanes:
@@ -425,12 +374,12 @@ class PythonProducer:
             batch.travelling = True
             travelling.append((lane, batch))
         if travelling:
-            future = self._client.manager.send(_produce_request(travelling), node_id=node)
+            future = self._client.manager.send(produce_request(travelling), node_id=node)
             future.add_callback(lambda answer: self._answered(travelling, answer))
             future.add_errback(lambda exc: self._unanswered(travelling, exc))
         return now + (_LOOK if len(travelling) == len(lanes) else 0.0)
 
-    def _pack(self, lane: _Lane) -> _Batch:
+    def _pack(self, lane: Lane) -> Batch:
         with self._lock:
             queue = lane.queue
             messages = [queue.popleft()]
@@ -440,33 +389,24 @@ class PythonProducer:
                 messages.append(queue.popleft())
                 size += messages[-1].size
             lane.size -= size
-            lane.batch = _Batch(messages, messages[-1].at + self._timeout)
+            lane.batch = Batch(messages, messages[-1].at + self._timeout)
         return lane.batch
 
-    def _encoded(self, lane: _Lane, batch: _Batch) -> bool:
+    def _encoded(self, lane: Lane, batch: Batch) -> bool:
         """Put the batch into Kafka's form. False: it cannot be, and was reported."""
         try:
-            batch.data = self._encode(lane, batch.messages)
+            batch.data = encoded(lane, batch.messages, self._codec)
         except Exception as exc:
             lane.batch = None
             self._finish(batch.messages, translated(exc, f"a message for {lane.place.topic!r} could not be encoded"))
             return False
         return True
 
-    def _encode(self, lane: _Lane, messages: list[_Message]) -> bytearray:
-        assert lane.identity is not None
-        builder = DefaultRecordBatchBuilder(
-            2, self._codec, False, lane.identity.producer_id, lane.identity.epoch, lane.sequence, 2**31 - 1
-        )
-        append = builder.append
-        for number, message in enumerate(messages):
-            append(number, message.timestamp, message.key, message.value, message.headers)
-        data: bytearray = builder.build()
-        return data
-
-    def _answered(self, travelling: list[tuple[_Lane, _Batch]], answer: Any) -> None:
+    def _answered(self, travelling: list[tuple[Lane, Batch]], answer: Any) -> None:
         verdicts = {
-            TopicPartition(topic.name, part.index): part for topic in answer.responses for part in topic.partition_responses
+            TopicPartition(topic.name, verdict.index): verdict
+            for topic in answer.responses
+            for verdict in topic.partition_responses
         }
         for lane, batch in travelling:
             batch.travelling = False
@@ -483,14 +423,14 @@ class PythonProducer:
                 self._failed(lane, batch, theirs.for_code(verdict.error_code)(verdict.error_message))
         self._pump()
 
-    def _unanswered(self, travelling: list[tuple[_Lane, _Batch]], exc: Exception) -> None:
+    def _unanswered(self, travelling: list[tuple[Lane, Batch]], exc: Exception) -> None:
         for lane, batch in travelling:
             batch.travelling = False
             if lane.batch is batch:
                 self._failed(lane, batch, exc)
         self._pump()
 
-    def _failed(self, lane: _Lane, batch: _Batch, exc: Exception) -> None:
+    def _failed(self, lane: Lane, batch: Batch, exc: Exception) -> None:
         """Decide what becomes of a batch that was not acknowledged."""
         if isinstance(exc, theirs.InvalidMetadataError):
             self._cluster.request_update()
@@ -510,16 +450,16 @@ class PythonProducer:
             topic = lane.place.topic
             self._finish(batch.messages, translated(exc, f"topic {topic!r} could not be written", topic=topic))
 
-    def _unpack(self, lane: _Lane, batch: _Batch) -> None:
+    def _unpack(self, lane: Lane, batch: Batch) -> None:
         with self._lock:
             lane.batch = None
             lane.queue.extendleft(reversed(batch.messages))
             lane.size += sum(message.size for message in batch.messages)
 
-    def _forget(self, lane: _Lane) -> None:
+    def _forget(self, lane: Lane) -> None:
         lane.lost, lane.identity = lane.identity, None
 
-    def _abandon(self, lane: _Lane, error: Exception) -> None:
+    def _abandon(self, lane: Lane, error: Exception) -> None:
         """Fail everything in the lane."""
         batch, lane.batch = lane.batch, None
         if batch is not None and batch.attempts:
@@ -530,13 +470,13 @@ class PythonProducer:
             lane.size = 0
         self._finish(messages, error)
 
-    def _too_late(self, lane: _Lane) -> BrokerUnavailableError:
+    def _too_late(self, lane: Lane) -> BrokerUnavailableError:
         return BrokerUnavailableError(
             f"topic {lane.place.topic!r} could not be written: no broker acknowledged it within {self._timeout:g} s"
             f"{self._client.manager.because()}"
         )
 
-    def _finish(self, messages: Iterable[_Message], error: Exception | None) -> None:
+    def _finish(self, messages: Iterable[Message], error: Exception | None) -> None:
         rounds: dict[int, int] = {}
         for message in messages:
             try:
@@ -559,26 +499,10 @@ def _codec(compression: str | None) -> int:
 
 def _connected(opening: Opening, connection: Connection, timeout: float) -> Client:
     client = opening(
-        request_timeout_ms=round(min(_REQUEST_TIMEOUT, timeout) * 1000),
+        request_timeout_ms=round(min(REQUEST_TIMEOUT, timeout) * 1000),
         max_in_flight_requests_per_connection=5,
         **settings_for(connection),
     )
     client._net.start()
     client.manager.bootstrap(settings_for(connection)["bootstrap_timeout_ms"])
     return client
-
-
-def _produce_request(travelling: list[tuple[_Lane, _Batch]]) -> ProduceRequest:
-    by_topic: dict[str, list[Any]] = {}
-    for lane, batch in travelling:
-        partition = ProduceRequest.TopicProduceData.PartitionProduceData(index=lane.place.partition, records=batch.data)
-        by_topic.setdefault(lane.place.topic, []).append(partition)
-    return ProduceRequest(
-        transactional_id=None,
-        acks=-1,
-        timeout_ms=round(_REQUEST_TIMEOUT * 1000),
-        topic_data=[
-            ProduceRequest.TopicProduceData(name=topic, partition_data=partitions) for topic, partitions in by_topic.items()
-        ],
-        max_version=9,
-    )

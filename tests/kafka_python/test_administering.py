@@ -50,7 +50,9 @@ def test_a_new_topic_can_be_written_to_at_once(admin: PythonAdmin, connection: C
     [PythonAdmin.describe, PythonAdmin.delete, PythonAdmin.beginnings, PythonAdmin.ends],
     ids=["describe", "delete", "beginnings", "ends"],
 )
-def test_a_topic_that_does_not_exist_is_not_found(admin: PythonAdmin, look: Callable[[PythonAdmin, str], object]) -> None:
+def test_a_topic_that_does_not_exist_is_not_found(
+    admin: PythonAdmin, look: Callable[[PythonAdmin, str], object]
+) -> None:
     start = time.monotonic()
     with pytest.raises(TopicNotFoundError, match="no-such-topic") as raised:
         look(admin, "no-such-topic")

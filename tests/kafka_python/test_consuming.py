@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from adapter_helpers import Outcomes, client_threads, forbid, message, new_topic, wait_until
@@ -275,7 +276,7 @@ def test_commits_succeed_while_other_members_come_and_go(connection: Connection,
                 with consuming(connection, group) as other:
                     visitor = Member(other)
                     other.subscribe([topic], nothing)
-                    visitor.poll_until(lambda: bool(visitor.owned))
+                    visitor.poll_until(partial(bool, visitor.owned))
             done.set()
 
         thread = threading.Thread(target=come_and_go)
@@ -407,12 +408,18 @@ def test_a_forbidden_topic_or_group_raises(guarded_kafka: LocalKafka) -> None:
         while time.monotonic() < deadline:
             consumer.poll(0.1)
 
-    with consuming(connection) as consumer, pytest.raises(AccessDeniedError):
+    def read_secret(consumer: PythonConsumer) -> None:
         consumer.assign({Partition(secret, 0): 0})
         read(consumer)
-    with consuming(connection, group) as consumer, pytest.raises(AccessDeniedError):
+
+    def join(consumer: PythonConsumer) -> None:
         consumer.subscribe([readable], nothing)
         read(consumer)
+
+    with consuming(connection) as consumer, pytest.raises(AccessDeniedError):
+        read_secret(consumer)
+    with consuming(connection, group) as consumer, pytest.raises(AccessDeniedError):
+        join(consumer)
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
@@ -494,8 +501,8 @@ def groups_settle(connection: Connection, admin: PythonAdmin, groups: int, timeo
                 pair = [members.get((group, number)) for number in (0, 1)]
                 if not all(member is not None and len(member.owned) == 2 for member in pair):
                     return False
-                read = {(record.partition, record.offset) for member in pair if member for record in list(member.records)}
-                if len(read) < 200:
+                records = [record for member in pair if member is not None for record in list(member.records)]
+                if len({(record.partition, record.offset) for record in records}) < 200:
                     return False
             return True
 
@@ -514,9 +521,7 @@ def test_no_instance_of_groups_that_start_together_stays_idle(connection: Connec
 
 @pytest.mark.faults
 @pytest.mark.timeout(300)
-def test_no_instance_of_fifty_groups_that_start_together_stays_idle(
-    connection: Connection, admin: PythonAdmin
-) -> None:
+def test_no_instance_of_fifty_groups_that_start_together_stays_idle(connection: Connection, admin: PythonAdmin) -> None:
     """Defect D."""
     for _ in range(3):
         groups_settle(connection, admin, 50, 90)

@@ -135,9 +135,7 @@ def test_a_broker_that_is_just_starting_gets_a_chance(
     "answer", [b"\x15\x03\x03\x00\x02\x02\x50", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["TLS alert", "HTTP"]
 )
 @opening
-def test_what_does_not_speak_kafka_is_recognised_at_once(
-    opener: Callable[[Connection], object], answer: bytes
-) -> None:
+def test_what_does_not_speak_kafka_is_recognised_at_once(opener: Callable[[Connection], object], answer: bytes) -> None:
     before = client_threads()
     with server(answering(answer)) as port:
         start = time.monotonic()

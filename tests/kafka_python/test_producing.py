@@ -32,8 +32,8 @@ SHORT = WriterSettings(delivery_timeout="3s")
 
 
 @contextmanager
-def producing(connection: Connection, settings: WriterSettings = WriterSettings()) -> Iterator[PythonProducer]:
-    producer = KafkaPython().producer(connection, settings)
+def producing(connection: Connection, settings: WriterSettings | None = None) -> Iterator[PythonProducer]:
+    producer = KafkaPython().producer(connection, settings or WriterSettings())
     try:
         yield producer
     finally:
