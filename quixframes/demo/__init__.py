@@ -1,0 +1,73 @@
+"""``quixframes demo``: a year of New York's weather through a real Kafka and two models, ending in a table and a picture.
+
+Read it in this order: ``pipeline`` (how rows travel: what quixframes is for), ``weather`` (the two models),
+``show``, ``picture`` and ``page`` (what is seen of it).
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+import quixframes as qf
+from quixframes.demo.page import write_page
+from quixframes.demo.picture import draw
+from quixframes.demo.pipeline import Outcome, run_pipeline
+from quixframes.demo.show import Show, scoreboard
+
+__all__ = ["Outcome", "run"]
+
+
+def run(
+    *,
+    broker: str | None = None,
+    keep: bool = False,
+    out: str | Path = "demo-output",
+    console: Console | None = None,
+    day: float = 0.04,
+) -> Outcome:
+    """Run the demo.
+
+    Args:
+        broker: a cluster's address. Default: a Kafka on this machine, for the time of the demo.
+        keep: leave Kafka running and the topics where they are, to look around in.
+        out: the folder that the picture and the page are written to.
+        console: where it says what happens. Default: standard output.
+        day: seconds that a day of the live part lasts.
+
+    Raises:
+        QuixframesError: what went wrong, in one sentence or two.
+    """
+    show = Show(console or Console())
+    with ExitStack() as opened:
+        if broker is None:
+            with show.console.status("starting Kafka …") as status:
+                # One that is to be kept lives in the shared folder, where `quixframes local stop` finds it.
+                kafka = qf.LocalKafka(keep=keep, detached=keep, progress=lambda line: status.update(line))
+                broker = opened.enter_context(kafka).address
+            show.did(f"Kafka runs at {broker}")
+        outcome = run_pipeline(broker, show, keep=keep, day=day)
+
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    draw(outcome, folder / "weather.png")
+    write_page(outcome, folder / "weather.html")
+    show.did(f"drew {folder / 'weather.png'} and {folder / 'weather.html'}")
+    show.console.print(scoreboard(outcome.raw, outcome.clean, outcome.forecasts, outcome.scores))
+    if keep:
+        show.console.print(_look_around(broker, outcome), highlight=False)
+    return outcome
+
+
+def _look_around(broker: str, outcome: Outcome) -> str:
+    return f"""\
+Kafka is still running at [bold]{broker}[/]. To look around in it:
+
+    import quixframes as qf
+
+    client = qf.StreamingClient("{broker}")
+    client.topics.list()
+    client.replay("{outcome.names.forecast}", streams=["JFK"]).to_frame()
+"""
