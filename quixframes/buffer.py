@@ -1,5 +1,5 @@
-"""Rows of one stream, held until a rule of :class:`~quixframes.settings.BufferSettings` releases them. Pure: the clock is
-an argument.
+"""Rows of one stream, held until a rule of :class:`~quixframes.settings.BufferSettings` releases them. Pure: the clock
+is an argument.
 
 What this module holds to:
 
@@ -7,8 +7,8 @@ What this module holds to:
 - Which rows are released together depends on the rows and their order alone, not on how they were split into calls of
   ``add`` (the timeout aside). Every rule is therefore a fact about a row and the rows held before it.
 - Rows stay Arrow record batches, sliced without copying, and become one when they are released.
-- Each row knows where it came from: a release names its rows as pieces of the sources it was made of. Rows that the filter
-  removed are part of those pieces, or are reported at once where nothing is held.
+- Each row knows where it came from: a release names its rows as pieces of the sources it was made of. Rows that the
+  filter removed are part of those pieces, or are reported at once where nothing is held.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ class RowBuffer:
         return None if self.since is None or self._timeout is None else self.since + self._timeout
 
     def add(self, batch: pa.RecordBatch, now: float, source: int = 0, start: int = 0) -> Added:
-        """Take in rows: ``batch`` is rows ``start`` and following of ``source``; ``now`` is in seconds of any steady clock.
+        """Take in rows: ``batch`` is rows ``start`` and following of ``source``; ``now`` is in seconds of any steady
+        clock.
 
         Raises:
             SettingsError: ``filter`` or ``trigger`` returned something else than a boolean mask. Nothing was taken in.
@@ -116,8 +117,7 @@ class RowBuffer:
         sizes = _running_sizes(batch)
         added = Added([], [])
         if self.rows and (
-            (deadline := self.deadline) is not None
-            and now >= deadline
+            ((deadline := self.deadline) is not None and now >= deadline)
             or not batch.schema.equals(self._batches[0].schema, check_metadata=True)
         ):
             self._release_into(added, "timeout" if deadline is not None and now >= deadline else "schema")

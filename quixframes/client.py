@@ -238,7 +238,8 @@ class StreamingClient:
     # Ends
 
     def flush(self, timeout: Duration | None = None) -> None:
-        """Wait until the cluster has acknowledged everything written so far, to any topic; see :meth:`OutputTopic.flush`."""
+        """Wait until the cluster has acknowledged everything written so far, to any topic; see
+        :meth:`OutputTopic.flush`."""
         self._check_open()
         self._flush_outputs(
             seconds(self._writer_settings.delivery_timeout) + 5 if timeout is None else seconds(timeout, name="timeout")
@@ -257,14 +258,16 @@ class StreamingClient:
         atexit.unregister(self._at_exit)
         deadline = time.monotonic() + seconds(timeout, name="timeout")
         errors: list[Exception] = []
-        for topic in (*inputs, *outputs):
+        topics: list[InputTopic | OutputTopic] = [*inputs, *outputs]
+        for topic in topics:
             try:
                 topic.close(max(0.1, deadline - time.monotonic()))
             except QuixframesError as exc:
                 errors.append(exc)
-        for connected in (self._producer, self._admin):
-            if connected is not None:
-                connected.close(max(0.1, deadline - time.monotonic()))
+        if self._producer is not None:
+            self._producer.close(max(0.1, deadline - time.monotonic()))
+        if self._admin is not None:
+            self._admin.close(max(0.1, deadline - time.monotonic()))
         if self._kafka is not None:
             self._kafka.stop()
         if errors:
@@ -345,7 +348,7 @@ def _milliseconds(moment: object) -> int | None:
         stamp = pd.Timestamp(moment)  # type: ignore[arg-type]
     except (ValueError, TypeError) as exc:
         raise SettingsError(f"start={moment!r} is not a moment: {exc}") from None
-    if stamp is pd.NaT:
+    if pd.isna(stamp):
         raise SettingsError(f"start={moment!r} is not a moment")
     return int((stamp if stamp.tz is not None else stamp.tz_localize("UTC")).timestamp() * 1000)
 

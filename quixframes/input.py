@@ -32,7 +32,15 @@ from quixframes.errors import CommitError, SettingsError, WireError
 from quixframes.frames import FrameDecoder
 from quixframes.kafka import Admin, Offset, Partition, Record
 from quixframes.poller import Assignment, Poller
-from quixframes.settings import BufferSettings, CommitMode, CommitSettings, Duration, ReaderSettings, byte_count, seconds
+from quixframes.settings import (
+    BufferSettings,
+    CommitMode,
+    CommitSettings,
+    Duration,
+    ReaderSettings,
+    byte_count,
+    seconds,
+)
 from quixframes.wire import MessageDecoder
 
 __all__ = ["Claim", "InputTopic", "RowBatch", "StreamReader", "buffer_settings"]
@@ -55,7 +63,9 @@ class StreamReader:
         self.batches = 0
 
     def __repr__(self) -> str:
-        return f"<StreamReader {self.stream_id!r} of topic {self.topic!r}: {self.rows:,} rows in {self.batches:,} batches>"
+        return (
+            f"<StreamReader {self.stream_id!r} of topic {self.topic!r}: {self.rows:,} rows in {self.batches:,} batches>"
+        )
 
 
 class RowBatch:
@@ -512,7 +522,9 @@ class InputTopic:
                 pending = assignment.ledger.pending() if assignment.ledger is not None else None
                 if pending is not None and assignment.ledger is not None:
                     stream_id, since = pending.label
-                    found.append((at.number, pending.offset, stream_id, pending.rows, since, assignment.ledger.unfinished))
+                    found.append(
+                        (at.number, pending.offset, stream_id, pending.rows, since, assignment.ledger.unfinished)
+                    )
         frame = pd.DataFrame(found, columns=["partition", "offset", "stream", "rows", "since", "messages"])
         frame["since"] = pd.to_datetime(frame["since"], unit="s", utc=True)
         return frame

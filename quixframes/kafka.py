@@ -1,10 +1,10 @@
 """What quixframes needs of a Kafka client: three small Protocols, and the plain records that pass through them.
 
-Adapters (``kafka_python``) implement the Protocols and raise errors of :mod:`quixframes.errors` only. The contract, which
-the adapters' tests hold every one of them to:
+Adapters (``kafka_python``) implement the Protocols and raise errors of :mod:`quixframes.errors` only. The contract,
+which the adapters' tests hold every one of them to:
 
-- ``Producer`` may be used from any thread. Messages of one partition arrive in the order of their ``send`` calls and once,
-  or their ``on_done`` says otherwise; ``on_done`` is called exactly once for each, within the delivery time-out.
+- ``Producer`` may be used from any thread. Messages of one partition arrive in the order of their ``send`` calls and
+  once, or their ``on_done`` says otherwise; ``on_done`` is called exactly once for each, within the delivery time-out.
   A failure of one message or topic does not touch the others.
 - ``Consumer`` belongs to one thread, but for ``RebalanceListener.revoking``, which may be called on another.
 - ``Admin`` may be used from any thread.
@@ -112,8 +112,9 @@ class Polled:
 
 
 Revoking = Callable[[frozenset[Partition]], Mapping[Partition, Offset]]
-"""Called when partitions are about to go (rebalance or close), before they do, possibly on the client's own thread: returns
-what is to be committed for them, quickly and without calling the consumer. The adapter commits it, then lets them go."""
+"""Called when partitions are about to go (rebalance or close), before they do, possibly on the client's own thread:
+returns what is to be committed for them, quickly and without calling the consumer. The adapter commits it, then lets
+them go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,8 @@ class Producer(Protocol):
     """Sends messages: idempotent, acknowledged by all in-sync replicas."""
 
     def send(self, message: Outgoing, on_done: Callable[[Exception | None], None]) -> None:
-        """Queue a message; ``on_done(None)`` once it is acknowledged, ``on_done(error)`` once it is known to have failed.
+        """Queue a message; ``on_done(None)`` once it is acknowledged, ``on_done(error)`` once it is known to have
+        failed.
 
         It may be called on the client's own thread, or before ``send`` returns: it has to be quick and must not raise.
         The caller bounds the bytes in flight.
@@ -140,7 +142,8 @@ class Producer(Protocol):
         """
 
     def flush(self, timeout: float) -> bool:
-        """Wait until the ``on_done`` of everything sent before this call was called; False where ``timeout`` came first."""
+        """Wait until the ``on_done`` of everything sent before this call was called; False where ``timeout`` came
+        first."""
 
     def close(self, timeout: float) -> None:
         """Send what is queued, as far as ``timeout`` (seconds) allows; fail the rest through ``on_done``; end."""

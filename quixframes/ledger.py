@@ -1,13 +1,14 @@
 """Which rows of one partition are finished, and what may therefore be committed. Pure: no I/O, no clock.
 
 A group's committed offset says "everything before me is finished". A reader does not finish in that order: streams
-interleave in a partition, buffers hold rows back, and a row batch rarely ends where a message ends. So a ledger keeps, for
-one partition, every message that was taken and is not finished, by rows. Its strategy and invariants:
+interleave in a partition, buffers hold rows back, and a row batch rarely ends where a message ends. So a ledger keeps,
+for one partition, every message that was taken and is not finished, by rows. Its strategy and invariants:
 
 - The committable offset is that of the first message with an unfinished row: it never passes an unfinished row.
 - What is finished beyond it goes, compactly, into the text that Kafka keeps with a committed offset (4,096 bytes by
   default). A ledger made from a committed offset and that text knows these rows, and does not hand them out again.
-- Where the text would be too long, it remembers fewer messages, the earliest first. Forgetting is safe: those rows come again.
+- Where the text would be too long, it remembers fewer messages, the earliest first. Forgetting is safe: those rows come
+  again.
 - Offsets may have gaps (compaction, transaction markers): an offset that was never taken holds nothing back.
 """
 
@@ -36,7 +37,8 @@ Rows = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The message that holds a partition's commits back: its offset, its unfinished rows, and the label given to ``take``."""
+    """The message that holds a partition's commits back: its offset, its unfinished rows, and the label given to
+    ``take``."""
 
     offset: int
     rows: int
@@ -121,7 +123,8 @@ class Ledger:
         return left
 
     def finish(self, offset: int, start: int, stop: int) -> None:
-        """Mark rows [start, stop) of a message that was taken as finished; rows that are so already may be among them."""
+        """Mark rows [start, stop) of a message that was taken as finished; rows that are so already may be among
+        them."""
         entry = self._open.get(offset)
         if entry is not None and entry[1].finish(start, stop):
             self._done[entry[0]] = 1

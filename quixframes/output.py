@@ -51,7 +51,8 @@ _COLLECTED_ROWS = 10_000
 
 
 class InFlight:
-    """Counts the bytes that are sent and not yet acknowledged, and makes senders wait past a limit. One for each client."""
+    """Counts the bytes that are sent and not yet acknowledged, and makes senders wait past a limit. One for each
+    client."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -60,7 +61,8 @@ class InFlight:
         self.waited = 0.0
 
     def acquire(self, size: int) -> None:
-        """Wait until ``size`` more bytes may be sent. More than the whole limit may go when nothing else is under way."""
+        """Wait until ``size`` more bytes may be sent. More than the whole limit may go when nothing else is under
+        way."""
         with self._changed:
             if self.bytes and self.bytes + size > self._limit:
                 begun = time.monotonic()
@@ -134,7 +136,8 @@ class OutputTopic:
             self._check_open()
             if stream_id in self._streams:
                 raise StreamExistsError(
-                    f"stream {stream_id!r} is open on topic {self.name!r} already: use get_or_create_stream or get_stream"
+                    f"stream {stream_id!r} is open on topic {self.name!r} already: "
+                    "use get_or_create_stream or get_stream"
                 )
             stream = self._streams[stream_id] = StreamWriter(self, stream_id, buffer or self._buffer_settings)
         return stream
@@ -212,7 +215,8 @@ class OutputTopic:
         self._await(timeout)
 
     def close(self, timeout: Duration | None = None) -> None:
-        """Flush, and end the topic's streams. Closing again does nothing. Raises what :meth:`flush` raises, once closed."""
+        """Flush, and end the topic's streams. Closing again does nothing. Raises what :meth:`flush` raises, once
+        closed."""
         with self._lock:
             if self._closed:
                 return
@@ -245,7 +249,9 @@ class OutputTopic:
         return f"<OutputTopic {self.name!r}: {self.partitions} partitions, {state}, {self.rows_written:,} rows written>"
 
     def _repr_html_(self) -> str:
-        cells = "".join(f"<td>{value}</td>" for value in (len(self._streams), f"{self.rows_written:,}", self.partitions))
+        cells = "".join(
+            f"<td>{value}</td>" for value in (len(self._streams), f"{self.rows_written:,}", self.partitions)
+        )
         return (
             f"<table><caption>topic <b>{html.escape(self.name)}</b> (output)</caption>"
             f"<tr><th>open streams</th><th>rows written</th><th>partitions</th></tr><tr>{cells}</tr></table>"
@@ -254,11 +260,13 @@ class OutputTopic:
     # For the streams
 
     def _send(self, stream_id: str, value: bytes, headers: Headers, rows: int, left: int) -> None:
-        """Send one message of ``rows`` rows; ``left`` are this one's and those that would follow it in the same write."""
+        """Send one message of ``rows`` rows; ``left`` are this one's and those that would follow it in the same
+        write."""
         size = len(value)
         self._in_flight.acquire(size)
         if self._failures:
-            # What was waited for has failed: rows that come after lost ones are not sent behind them, but lost with them.
+            # What was waited for has failed: rows that come after lost ones are not sent behind them, but lost with
+            # them.
             self._in_flight.release(size)
             self._fail(self._failure(stream_id, left, "earlier rows of this topic failed first"))
             self._raise_failures()
@@ -300,8 +308,8 @@ class OutputTopic:
         streams = sorted({failure.stream_id for failure in failures})
         named = ", ".join(streams[:5]) + (f" and {len(streams) - 5} more" if len(streams) > 5 else "")
         raise DeliveryError(
-            f"{sum(f.rows for f in failures):,} rows in {len(failures)} messages (streams {named}) were not delivered to "
-            f"topic {self.name!r}; first: {first}",
+            f"{sum(f.rows for f in failures):,} rows in {len(failures)} messages (streams {named}) were not delivered "
+            f"to topic {self.name!r}; first: {first}",
             topic=self.name,
             stream_id=first.stream_id,
             rows=first.rows,
@@ -319,7 +327,8 @@ class OutputTopic:
         self._raise_failures()
         if not everything:
             raise BrokerUnavailableError(
-                f"not everything written to topic {self.name!r} was acknowledged within {limit:g} s; it is still being tried"
+                f"not everything written to topic {self.name!r} was acknowledged within {limit:g} s; "
+                "it is still being tried"
             )
 
     def _check_open(self) -> None:
@@ -347,7 +356,8 @@ class StreamWriter:
         self.topic._await(timeout)
 
     def close(self) -> None:
-        """Release this stream's buffer, and end the stream; it may be opened again. Does not wait for acknowledgement."""
+        """Release this stream's buffer, and end the stream; it may be opened again. Does not wait for
+        acknowledgement."""
         with self._lock:
             if self._closed:
                 return
@@ -441,7 +451,7 @@ class ParametersBuffer:
 
     def __len__(self) -> int:
         """How many rows are held."""
-        return self._rows.rows + len(self._collected) + sum(batch.num_rows for batch in self._released)
+        return self._rows.rows + len(self._collected) + sum(int(batch.num_rows) for batch in self._released)
 
     def write(self, rows: Rows) -> None:
         """Hold rows until a rule of the settings releases them: a DataFrame, a dict for one row, or a list of dicts.

@@ -309,7 +309,8 @@ class Poller:
                 log.exception("the hook %r of topic %s failed", event, self._topic)
 
     def _start_partitions(self) -> None:
-        """Begin the partitions that were assigned: where the group left off, remembering what it had finished beyond."""
+        """Begin the partitions that were assigned: where the group left off, remembering what it had finished
+        beyond."""
         if not self._starting:
             return
         committed = self._consumer.committed(self._starting)
@@ -390,7 +391,8 @@ class Poller:
         self._tell("committed", {assignment.partition.number: at.offset for assignment, at in offsets.items()})
 
     def _revoking(self, partitions: frozenset[Partition]) -> Mapping[Partition, Offset]:
-        """What is finished and not committed, of partitions that are about to go. May run in the client's own thread."""
+        """What is finished and not committed, of partitions that are about to go. May run in the client's own
+        thread."""
         with self.lock:
             offsets = {}
             for at in partitions:

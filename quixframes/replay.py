@@ -30,6 +30,13 @@ from quixframes.wire import MessageDecoder
 
 __all__ = ["Replay"]
 
+
+class _Bar(tqdm):  # type: ignore[misc]
+    """A progress bar that starts no watching thread, which would outlive it."""
+
+    monitor_interval = 0
+
+
 _POLL = 0.5
 _PATIENCE = 30.0
 
@@ -132,19 +139,24 @@ class Replay:
                     column=stream_column,
                 )
             codes = np.repeat(np.arange(len(names)), lengths)
-            frame.insert(0, stream_column, pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object)))
+            categories = pd.Index(names, dtype=object)
+            frame.insert(0, stream_column, pd.Series(pd.Categorical.from_codes(codes, categories), index=frame.index))
         return frame
 
     def _messages(self) -> Iterator[tuple[Assignment, int, str, pa.RecordBatch]]:
         """The messages that are asked for, as (partition, offset, stream, rows)."""
         begin, end = self._admin.beginnings(self.topic), self._admin.ends(self.topic)
-        at = {Partition(self.topic, n): Assignment(Partition(self.topic, n), None, begin[n]) for n in begin if begin[n] < end[n]}
+        at = {
+            Partition(self.topic, n): Assignment(Partition(self.topic, n), None, begin[n])
+            for n in begin
+            if begin[n] < end[n]
+        }
         if not at:
             return
         decoder = MessageDecoder()
         consumer = self._consumer()
         total = sum(end[partition.number] - assignment.position for partition, assignment in at.items())
-        bar = tqdm(total=total, unit=" messages", desc=f"replay {self.topic}", disable=not self._progress, leave=False)
+        bar = _Bar(total=total, unit=" messages", desc=f"replay {self.topic}", disable=not self._progress, leave=False)
         try:
             consumer.assign({partition: assignment.position for partition, assignment in at.items()})
             waited = 0.0
@@ -168,7 +180,8 @@ class Replay:
                         del at[partition]
                 if waited > _PATIENCE:
                     raise BrokerUnavailableError(
-                        f"nothing of topic {self.topic!r} arrived for {_PATIENCE:g} s: {consumer.trouble() or 'no reason known'}"
+                        f"nothing of topic {self.topic!r} arrived for {_PATIENCE:g} s: "
+                        f"{consumer.trouble() or 'no reason known'}"
                     )
         finally:
             bar.close()
@@ -232,10 +245,12 @@ def _united(parts: list[pd.DataFrame]) -> pd.DataFrame:
     for part in parts:
         for column, dtype in part.dtypes.items():
             known = dtypes.setdefault(str(column), dtype)
-            if known != dtype or (isinstance(dtype, pd.CategoricalDtype) and list(known.categories) != list(dtype.categories)):
+            if known != dtype or (
+                isinstance(dtype, pd.CategoricalDtype) and list(known.categories) != list(dtype.categories)
+            ):
                 raise FrameError(
-                    f"column {column!r} is {known} in some messages and {dtype} in others: read them with batches(), or "
-                    "leave the column out with columns=",
+                    f"column {column!r} is {known} in some messages and {dtype} in others: "
+                    "read them with batches(), or leave the column out with columns=",
                     column=column,
                 )
     lacking = {column for column in dtypes for part in parts if column not in part.columns}

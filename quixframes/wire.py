@@ -2,7 +2,7 @@
 
 ``docs/wire-format.md`` describes the format for readers in other languages. What this module holds to:
 
-- A message is readable by itself: its value is one whole Arrow IPC stream (schema, dictionaries, one record batch, end).
+- A message is readable by itself: its value is one whole Arrow IPC stream (schema, dictionaries, a record batch, end).
 - Equal schemas give equal schema bytes, so both sides keep them: writing appends a record batch to bytes that are there
   already, and reading compares them instead of parsing them. That is most of the cost of a small message.
 - Nothing that arrives is trusted. Whatever the bytes are, :meth:`MessageDecoder.decode` returns a valid record batch or
@@ -36,8 +36,8 @@ Headers = list[tuple[str, bytes]]
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _KEPT_SCHEMAS = 256
-# Kafka applies a topic's limit to the batch that a message travels in: that has 61 bytes of its own, and the message has
-# lengths and deltas, its key, and our headers (some 250 bytes; their exact size hangs on the numbers in them).
+# Kafka applies a topic's limit to the batch that a message travels in: that has 61 bytes of its own, and the message
+# has lengths and deltas, its key, and our headers (some 250 bytes; their exact size hangs on the numbers in them).
 _MESSAGE_OVERHEAD = 512
 
 
@@ -188,12 +188,12 @@ class MessageDecoder:
         version = fields.get("qf.version")
         try:
             if version is None:
-                raise _Foreign("it has no qf.version header, so quixframes did not write it")
+                raise _ForeignError("it has no qf.version header, so quixframes did not write it")
             _check_version(version, fields.get("qf.kind", b""))
             return self._parameters(key, value, fields)
-        except _Foreign as exc:
+        except _ForeignError as exc:
             raise ForeignMessageError(str(exc), topic=topic, partition=partition, offset=offset) from None
-        except _Future as exc:
+        except _FutureError as exc:
             raise FutureVersionError(str(exc), topic=topic, partition=partition, offset=offset) from None
         # Arrow reports broken bytes by a dozen kinds of exception, as the broken place has it; all mean the same here.
         except Exception as exc:
@@ -236,7 +236,7 @@ class MessageDecoder:
             frames.check_values(batch)
         if not _has_dictionaries(schema):
             schema_bytes = schema.serialize().to_pybytes()
-            # Kept only where the bytes are the ones that will be compared, as with every message that this library wrote.
+            # Kept only where these are the bytes that will be compared, as in every message that this library wrote.
             if value[: len(schema_bytes)] == schema_bytes and _fingerprint(schema_bytes) == fingerprint:
                 if len(self._schemas) >= _KEPT_SCHEMAS:
                     self._schemas.clear()
@@ -258,11 +258,11 @@ def _too_large(row: int, limit: int) -> MessageTooLargeError:
     )
 
 
-class _Foreign(Exception):
+class _ForeignError(Exception):
     pass
 
 
-class _Future(Exception):
+class _FutureError(Exception):
     pass
 
 
@@ -270,14 +270,14 @@ def _check_version(version: bytes, kind: bytes) -> None:
     if version == b"%d" % VERSION and kind == b"parameters":
         return
     if not version.isdigit() or int(version) < 1:
-        raise _Foreign(f"its qf.version header is {version[:20]!r}, which quixframes never writes")
+        raise _ForeignError(f"its qf.version header is {version[:20]!r}, which quixframes never writes")
     if int(version) > VERSION:
-        raise _Future(
+        raise _FutureError(
             f"it is written in version {int(version)} of the wire format, this quixframes knows {VERSION}: upgrade"
         )
     if not kind:
         raise ValueError("it has no qf.kind header")
-    raise _Future(f"it is of kind {kind[:20]!r}, which this quixframes does not know: upgrade")
+    raise _FutureError(f"it is of kind {kind[:20]!r}, which this quixframes does not know: upgrade")
 
 
 def _has_dictionaries(schema: pa.Schema) -> bool:

@@ -306,8 +306,8 @@ def test_a_signal_ends_a_model_cleanly(
     number: signal.Signals,
     code: int,
 ) -> None:
-    """What was finished is delivered and committed although no automatic commit was due, and the group is left: the next
-    instance goes on at once, and every row comes exactly once."""
+    """What was finished is delivered and committed although no automatic commit was due, and the group is left: the
+    next instance goes on at once, and every row comes exactly once."""
     source, sink = make_topic(), make_topic()
     fill(client, source, {"s": make_frame(100)}, 10)
     model = subprocess.Popen(
@@ -341,7 +341,11 @@ def test_a_program_that_closes_nothing_still_leaves_the_group_at_its_end(
         "print(sum(len(b) for b in topic.batches(until='now')))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, broker_address, topic, group], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code, broker_address, topic, group],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert done.stdout.strip() == "10"
     begun = time.monotonic()
@@ -349,9 +353,7 @@ def test_a_program_that_closes_nothing_still_leaves_the_group_at_its_end(
     assert time.monotonic() - begun < 5
 
 
-def test_nothing_is_left_of_a_closed_client(
-    broker_address: str, topic: str, make_frame: MakeFrame, group: str
-) -> None:
+def test_nothing_is_left_of_a_closed_client(broker_address: str, topic: str, make_frame: MakeFrame, group: str) -> None:
     """No thread of a reader, a writer, a buffer or the client underneath."""
     before = set(threading.enumerate())
     with qf.StreamingClient(broker_address) as client:

@@ -37,9 +37,7 @@ def test_batches_of_any_size_come_from_messages_of_any_size(
     pd.testing.assert_frame_equal(back, frame, check_exact=True, check_freq=False)
 
 
-def test_a_batch_says_where_it_comes_from(
-    client: qf.StreamingClient, topic: str, make_frame: MakeFrame
-) -> None:
+def test_a_batch_says_where_it_comes_from(client: qf.StreamingClient, topic: str, make_frame: MakeFrame) -> None:
     fill(client, topic, make_frame(250), stream="car-44", rows=100)
     with client.open_input_topic(topic, None) as read:
         first, last = read.batches(rows=150, until="now")
@@ -65,7 +63,12 @@ def test_batches_are_cut_by_event_time(client: qf.StreamingClient, topic: str, m
     """A row each millisecond: a second is a thousand of them."""
     fill(client, topic, make_frame(3500), rows=333)
     with client.open_input_topic(topic, None) as read:
-        assert [len(batch) for batch in read.batches(time_span="1s", timeout=None, until="now")] == [1000, 1000, 1000, 500]
+        assert [len(batch) for batch in read.batches(time_span="1s", timeout=None, until="now")] == [
+            1000,
+            1000,
+            1000,
+            500,
+        ]
 
 
 def test_streams_of_one_partition_are_batched_each_by_itself(
@@ -88,9 +91,15 @@ def test_a_filter_removes_rows_and_a_trigger_releases(
     fill(client, topic, make_frame(100), rows=30)
     with client.open_input_topic(topic, group, qf.CommitMode.Manual) as read:
         batches = list(
-            read.batches(filter=lambda f: f["n"] % 2 == 0, trigger=lambda f: f["n"] % 40 == 0, timeout=None, until="now")
+            read.batches(
+                filter=lambda f: f["n"] % 2 == 0, trigger=lambda f: f["n"] % 40 == 0, timeout=None, until="now"
+            )
         )
-        assert [batch.frame["n"].tolist() for batch in batches] == [[0], *([*range(a + 2, a + 42, 2)] for a in (0, 40)), [*range(82, 100, 2)]]
+        assert [batch.frame["n"].tolist() for batch in batches] == [
+            [0],
+            *([*range(a + 2, a + 42, 2)] for a in (0, 40)),
+            [*range(82, 100, 2)],
+        ]
         for batch in batches:
             batch.commit()
         assert read.holding().empty  # the filtered rows are finished as well
@@ -359,7 +368,9 @@ def test_a_replay_gives_one_frame_of_the_streams_and_columns_asked_for(
     for stream, frame in frames.items():
         part = whole[whole["stream"] == stream].drop(columns="stream")
         pd.testing.assert_frame_equal(part, frame, check_exact=True, check_freq=False)
-    some = client.replay(topic, streams=["car-2", "car-5"], columns=["n", "p1"], progress=False).to_frame(stream_column=None)
+    some = client.replay(topic, streams=["car-2", "car-5"], columns=["n", "p1"], progress=False).to_frame(
+        stream_column=None
+    )
     expected = pd.concat([frames["car-2"], frames["car-5"]])[["n", "p1"]]
     pd.testing.assert_frame_equal(some, expected, check_exact=True, check_freq=False)
 

@@ -35,7 +35,8 @@ def test_the_document_s_calls_run_as_written(
 def test_another_group_reads_from_the_start_of_the_queue(
     client: qf.StreamingClient, topic: str, make_frame: Callable[[int], pd.DataFrame]
 ) -> None:
-    """"If you connect to the same topic with a different consumer group ID, the model will start reading from the start"."""
+    """ "If you connect to the same topic with a different consumer group ID, the model will start reading from the
+    start"."""
     with client.open_output_topic(topic) as output:
         output.write(make_frame(7), stream="s")
     for group in ("one", "another"):

@@ -71,7 +71,8 @@ def test_a_fault_in_one_stream_s_rows_stops_a_mixed_frame_as_a_whole(client: qf.
 def test_a_stream_stays_in_one_partition_where_kafka_s_java_client_would_put_it(
     client: qf.StreamingClient, make_topic: Callable[..., str], make_frame: MakeFrame
 ) -> None:
-    """murmur2 of the key, as Kafka's own test vectors have it for "21", "foobar" and "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8"."""
+    """murmur2 of the key, as Kafka's own test vectors have it for "21", "foobar" and
+    "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8"."""
     hashes = {"21": -973932308, "foobar": -790332482, "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971}
     topic = make_topic(partitions=7)
     with client.open_output_topic(topic) as output:
@@ -162,7 +163,9 @@ def test_single_rows_as_dicts_and_numpy_scalars_are_collected(client: qf.Streami
         buffer = output.create_stream("s").parameters.buffer
         for n in range(500):
             buffer.write({"time": np.datetime64(n, "ns"), "speed": np.float64(n), "gear": n % 6, "on": np.bool_(n % 2)})
-        buffer.write([{"time": pd.Timestamp(n, unit="ns"), "speed": float(n), "gear": 1, "on": True} for n in (500, 501)])
+        buffer.write(
+            [{"time": pd.Timestamp(n, unit="ns"), "speed": float(n), "gear": 1, "on": True} for n in (500, 501)]
+        )
         assert len(buffer) == 502
     back = read_back(client, topic)["s"]
     assert back["speed"].tolist() == [float(n) for n in range(502)]
@@ -225,7 +228,9 @@ def test_many_threads_may_write_to_a_topic_and_to_one_stream(
             started.wait()
             for n in range(40):
                 output.write(make_frame(25, start=n * 25), stream=f"own-{thread}")
-                output.get_or_create_stream("shared").parameters.buffer.write(make_frame(5, start=thread * 1000 + n * 5))
+                output.get_or_create_stream("shared").parameters.buffer.write(
+                    make_frame(5, start=thread * 1000 + n * 5)
+                )
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(work, range(8)))

@@ -51,7 +51,9 @@ def rich_frame() -> pd.DataFrame:
         "day": pd.array(np.array(["2026-01-01", "NaT", "1960-05-05"], "datetime64[s]")),
         "local": pd.DatetimeIndex(["2026-07-01", None, "2026-01-01"], tz="Europe/Berlin").array,
         "lap": pd.array(np.array([1, "NaT", -5], "timedelta64[ms]")),
-        "money": pd.array([decimal.Decimal("1.10"), None, decimal.Decimal("-2.00")], dtype=pd.ArrowDtype(pa.decimal128(9, 2))),
+        "money": pd.array(
+            [decimal.Decimal("1.10"), None, decimal.Decimal("-2.00")], dtype=pd.ArrowDtype(pa.decimal128(9, 2))
+        ),
         "date": pd.array([dt.date(2026, 1, 1), None, dt.date(1900, 2, 3)], dtype=pd.ArrowDtype(pa.date32())),
         "TAG__lap": pd.array(["1", "1", "2"], dtype="string[python]"),
     }

@@ -203,7 +203,9 @@ def test_any_splitting_of_the_same_rows_gives_the_same_batches(
     places = cuts.draw(st.lists(st.integers(0, len(times)), max_size=6))
     whole, _ = feed(make(**rules), frame)
     split, dropped = feed(make(**rules), frame, places)
-    assert [DECODER.decode(r.batch)["n"].tolist() for r in split] == [DECODER.decode(r.batch)["n"].tolist() for r in whole]
+    assert [DECODER.decode(r.batch)["n"].tolist() for r in split] == [
+        DECODER.decode(r.batch)["n"].tolist() for r in whole
+    ]
     expected = frame if kept is None else frame[frame["n"] % kept != 0]
     if whole:
         pd.testing.assert_frame_equal(pd.concat([DECODER.decode(r.batch) for r in split]), expected, check_exact=True)
@@ -237,7 +239,9 @@ def reference(frame: pd.DataFrame, rows: int | None, span: int | None) -> list[l
     span=st.none() | st.integers(1, 4000),
 )
 @settings(max_examples=100)
-def test_the_batches_are_those_of_the_rules_taken_row_by_row(times: list[int], rows: int | None, span: int | None) -> None:
+def test_the_batches_are_those_of_the_rules_taken_row_by_row(
+    times: list[int], rows: int | None, span: int | None
+) -> None:
     frame = frame_of(times)
     rules: dict[str, Any] = {"rows": rows} | ({} if span is None else {"time_span": pd.Timedelta(span, "ns")})
     releases, _ = feed(make(**rules), frame)

@@ -164,9 +164,13 @@ UNREADABLE = [
 ]
 
 
-@pytest.mark.parametrize(("message", "error", "text"), [row[1:] for row in UNREADABLE], ids=[row[0] for row in UNREADABLE])
+@pytest.mark.parametrize(
+    ("message", "error", "text"), [row[1:] for row in UNREADABLE], ids=[row[0] for row in UNREADABLE]
+)
 @pytest.mark.parametrize("seen", [False, True], ids=["first", "schema known"])
-def test_what_cannot_be_read_raises_with_its_place(message: Sent, error: type[WireError], text: str, seen: bool) -> None:
+def test_what_cannot_be_read_raises_with_its_place(
+    message: Sent, error: type[WireError], text: str, seen: bool
+) -> None:
     decoder = MessageDecoder()
     if seen:
         read(GOOD, decoder)
@@ -289,7 +293,6 @@ def test_golden_messages_are_what_would_be_written_today(name: str) -> None:
     assert table.schema.equals(expected.schema, check_metadata=True)
 
 
-
 def write_golden() -> None:
     """Write the golden files anew."""
     GOLDEN.mkdir(exist_ok=True)
@@ -299,7 +302,9 @@ def write_golden() -> None:
         assert message.value is not None
         headers = {header: value.decode() for header, value in message.headers}
         (GOLDEN / f"{name}.arrows").write_bytes(message.value)
-        (GOLDEN / f"{name}.json").write_text(json.dumps({"key": message.key.decode(), "headers": headers}, indent=2) + "\n")
+        (GOLDEN / f"{name}.json").write_text(
+            json.dumps({"key": message.key.decode(), "headers": headers}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":
