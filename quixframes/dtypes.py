@@ -120,14 +120,22 @@ def flat(values: Any, column: object) -> pa.Array:
     """One valid Arrow array of a pandas array that is backed by Arrow, whatever its chunks."""
     array = pa.array(values)
     try:
+        if pa.types.is_dictionary(array.type):
+            array = _without_null_values(array).unify_dictionaries()
         if isinstance(array, pa.ChunkedArray):
-            if pa.types.is_dictionary(array.type):
-                array = array.unify_dictionaries()
             array = array.combine_chunks() if array.num_chunks != 1 else array.chunk(0)
         array.validate(full=True)  # a reader would refuse text that is not UTF-8, for one
     except pa.ArrowInvalid as error:
         raise refuse(column, f"its Arrow array is not valid as one ({error})", "rebuild the column") from error
     return array
+
+
+def _without_null_values(array: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    """The same values, with nulls among the indices only: Arrow does not unify dictionaries that hold a null."""
+    array = array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+    if not any(chunk.dictionary.null_count for chunk in array.chunks):
+        return array
+    return array.cast(array.type.value_type).dictionary_encode().cast(array.type)
 
 
 def _owned(array: pa.Array) -> pa.Array:
@@ -609,14 +617,6 @@ def _arrow_rule(arrow: pa.DataType, column: object, dtype: Any = None) -> Rule:
     if pa.types.is_timestamp(values) and values.tz is not None and not _known_zone(values.tz):
         raise refuse(column, f"the time zone {values.tz!r} is unknown here", "convert it to UTC")
     dtype = pd.ArrowDtype(arrow) if dtype is None else dtype
-    try:
-        dtype.type  # noqa: B018  (pandas computes it, and knows some types in later versions only)
-    except NotImplementedError:
-        raise refuse(
-            column,
-            f"pandas {pd.__version__} cannot work with the Arrow type {arrow}",
-            "cast it, for instance to string or binary",
-        ) from None
     return Rule(dtype, arrow, None, flat, lambda array: dtype.__from_arrow__(_owned(array)))
 
 
@@ -698,9 +698,11 @@ def check_array(field: pa.Field, array: pa.Array) -> None:
     descriptor = (field.metadata or {}).get(KEY, b"")
     if array.null_count and (not field.nullable or (descriptor == b"numpy" and not pa.types.is_temporal(field.type))):
         raise FrameError(f"column {field.name!r}: nulls in a column that cannot have any", column=field.name)
+    if pa.types.is_dictionary(field.type) and array.dictionary.null_count:
+        raise FrameError(f"column {field.name!r}: a null among the values of its dictionary", column=field.name)
     category = CATEGORY.fullmatch(descriptor)
     if category is None:
         return
     dictionary = array.dictionary
-    if dictionary.null_count or len(dictionary.unique()) != len(dictionary) or _digest(dictionary) != category[1]:
+    if len(dictionary.unique()) != len(dictionary) or _digest(dictionary) != category[1]:
         raise FrameError(f"column {field.name!r}: the categories are not those of the descriptor", column=field.name)

@@ -642,7 +642,10 @@ def split_by(frame: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]
             "name one of the frame's columns",
         )
     series = frame.iloc[:, places[0]]
-    codes, uniques = pd.factorize(series, use_na_sentinel=True)
+    try:
+        codes, uniques = pd.factorize(series, use_na_sentinel=True)
+    except TypeError:  # a key that cannot be hashed
+        raise _wrong_key(series.tolist(), np.arange(len(series)), column) from None
     if (codes < 0).any():
         raise refuse(column, "the key is missing", "fill it in, or drop these rows", int(np.argmin(codes)))
     keys = _keys(series, codes, list(uniques), column)
@@ -656,16 +659,12 @@ def split_by(frame: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]
 
 def _keys(series: pd.Series[Any], codes: Any, uniques: list[Any], column: str) -> list[str]:
     """The text of each key. FrameError for one that is no string and no integer, is empty, or has another's text."""
-    # among objects pandas takes 1, 1.0 and True for one key, so that every value has to be looked at
-    candidates = series.tolist() if series.dtype == OBJECT else uniques
-    wrong = {of for of in set(map(type, candidates)) if _kind(of) not in ("str", "int")}
-    if wrong:
-        place = next(place for place, value in enumerate(candidates) if type(value) in wrong)
-        reason = (
-            f"the key {candidates[place]!r:.80} is a {type(candidates[place]).__name__}, not a string or an integer"
-        )
-        row = place if candidates is not uniques else int(np.argmax(codes == place))
-        raise refuse(column, reason, "convert it to text in the way that you mean", row)
+    if series.dtype == OBJECT:  # among objects pandas takes 1, 1.0 and True for one key, so every value is looked at
+        candidates, places = series.tolist(), np.arange(len(series))
+    else:
+        candidates, places = uniques, codes
+    if any(_kind(of) not in ("str", "int") for of in set(map(type, candidates))):
+        raise _wrong_key(candidates, places, column)
     texts: dict[str, Any] = {}
     for code, value in enumerate(uniques):
         text = str(value)
@@ -674,3 +673,10 @@ def _keys(series: pd.Series[Any], codes: Any, uniques: list[Any], column: str) -
             raise refuse(column, reason, "give each stream a text of its own", int(np.argmax(codes == code)))
         texts[text] = value
     return list(texts)
+
+
+def _wrong_key(candidates: list[Any], places: Any, column: str) -> FrameError:
+    """The error about the first candidate that is no string and no integer; ``places`` has a candidate for each row."""
+    wrong = next(place for place, value in enumerate(candidates) if _kind(type(value)) not in ("str", "int"))
+    reason = f"the key {candidates[wrong]!r:.80} is a {type(candidates[wrong]).__name__}, not a string or an integer"
+    return refuse(column, reason, "convert it to text in the way that you mean", int(np.argmax(places == wrong)))

@@ -27,6 +27,7 @@ FLOAT_BITS = [
 ]
 BITS = st.one_of(st.integers(0, 2**64 - 1), st.sampled_from(FLOAT_BITS))
 TIMES = st.integers(-(2**63) + 1, 2**63 - 1)
+OBJECT = np.dtype(object)
 PANDAS_3 = pd.__version__ >= "3"
 
 
@@ -79,7 +80,7 @@ def indexed(columns: dict[str, Any], times: list[int] | None = None) -> pd.DataF
     numbers = np.array([7 * (row // 2 % 3) for row in range(length)] if times is None else times, "i8")
     index = pd.DatetimeIndex(numbers.view("M8[ns]"), name="time").tz_localize("UTC")
     data = {
-        name: pd.Series(values, index=index, dtype=object if getattr(values, "dtype", None) == object else None)
+        name: pd.Series(values, index=index, dtype=object if getattr(values, "dtype", None) == OBJECT else None)
         for name, values in columns.items()
     }
     frame = pd.DataFrame(data, index=index)
@@ -128,7 +129,7 @@ def _assert_same_column(got: pd.Series[Any], want: pd.Series[Any]) -> None:
     dtype = want.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "fmM":
         assert got.to_numpy().tobytes() == want.to_numpy().tobytes()
-    elif dtype == object:
+    elif dtype == OBJECT:
         assert list(map(type, got)) == list(map(type, want))
     elif isinstance(dtype, pd.CategoricalDtype):
         assert got.cat.ordered == want.cat.ordered

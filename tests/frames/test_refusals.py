@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from quixframes.errors import FrameError
 from quixframes.frames import FrameEncoder
 
 
-class Gear(str, Enum):
+class Gear(StrEnum):
     """A str that would come back as another type."""
 
     FIRST = "1"
@@ -97,7 +98,7 @@ def test_a_column_that_cannot_be_carried_is_named(case: str) -> None:
     assert (error.column, error.row) == ("wrong one", row)
     place = "column 'wrong one'" if row is None else f"column 'wrong one', row {row}"
     assert str(error).startswith(place + ": ")
-    pytest.raises(FrameError, FrameEncoder().encode, frame).match(f"(?s){reason}.*; .*{advice}")
+    assert re.search(f"(?s){reason}.*; .*{advice}", str(error))
 
 
 def test_another_librarys_zone_is_refused_unless_it_is_utc() -> None:

@@ -6,6 +6,7 @@ Each example fills a column of every dtype of a family, so that the number of ex
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from frame_cases import (
     indexed,
     of_object,
     string_dtypes,
-    there_and_back,
     zones,
 )
 from hypothesis import example, given, settings
@@ -243,11 +243,11 @@ def test_rows_cut_anywhere_and_concatenated_are_the_rows(
     )
     ends = sorted({0, len(frame), *(cut for cut in cuts if cut < len(frame))})
     encoder = FrameEncoder()
-    pieces = [encoder.encode(frame.iloc[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+    pieces = [encoder.encode(frame.iloc[start:end]) for start, end in pairwise(ends)]
     whole = encoder.encode(frame)
     assert_same(FrameDecoder().decode(whole), frame)
     assert_same(FrameDecoder().decode(concat(pieces or [whole])), frame)
-    slices = [whole.slice(start, end - start) for start, end in zip(ends, ends[1:], strict=False)]
+    slices = [whole.slice(start, end - start) for start, end in pairwise(ends)]
     assert_same(FrameDecoder().decode(concat(slices or [whole])), frame)
-    for piece, part in zip(slices, zip(ends, ends[1:], strict=False), strict=True):
+    for piece, part in zip(slices, pairwise(ends), strict=True):
         assert_same(FrameDecoder().decode(piece), frame.iloc[slice(*part)])
