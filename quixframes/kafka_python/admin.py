@@ -11,7 +11,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 
-from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError
+from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError, ClosedError
 from quixframes.kafka import TopicDescription
 from quixframes.kafka_python.failures import is_passing, translated
 from quixframes.kafka_python.network import Opening, settings_for
@@ -28,6 +28,7 @@ class PythonAdmin:
 
     def __init__(self, connection: Connection) -> None:
         self._patience = seconds(connection.connect_timeout)
+        self._closed = False
         opening = Opening(connection)
         self._client = opening.open(
             lambda: KafkaAdminClient(
@@ -92,6 +93,7 @@ class PythonAdmin:
 
     def close(self, timeout: float) -> None:
         """End."""
+        self._closed = True
         self._client._client.shut(timeout)
         self._client.close()
 
@@ -122,6 +124,8 @@ class PythonAdmin:
 
     def _tried(self, doing: str, call: Callable[[], Any], topic: str = "") -> Any:
         """What the call returns, tried again while its failure is a passing one; kafka-python tries once."""
+        if self._closed:
+            raise ClosedError("the client is closed")
         deadline = time.monotonic() + self._patience
         while True:
             try:

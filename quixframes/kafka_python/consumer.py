@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from kafka.coordinator.assignors.cooperative_sticky import (
 from kafka.protocol.metadata import MetadataRequest
 from kafka.structs import OffsetAndMetadata
 
-from quixframes.errors import BrokerError, CommitError, GroupMovedOnError, TopicNotFoundError
+from quixframes.errors import BrokerError, ClosedError, CommitError, GroupMovedOnError, TopicNotFoundError
 from quixframes.kafka import Change, Offset, Partition, Polled, Rebalance, Record, Revoking
 from quixframes.kafka_python.failures import is_passing, translated
 from quixframes.kafka_python.network import Client, Opening, settings_for
@@ -95,6 +96,7 @@ class PythonConsumer:
 
     def poll(self, timeout: float) -> Polled:
         """What has arrived, waiting up to ``timeout`` seconds for something. Keeps the membership."""
+        self._check_open()
         gone: dict[Partition, int] | None = None
         found: Mapping[TopicPartition, list[Any]] = {}
         try:
@@ -167,6 +169,7 @@ class PythonConsumer:
 
     def commit(self, offsets: Mapping[Partition, Offset]) -> None:
         """Commit, and return when the cluster has acknowledged."""
+        self._check_open()
         if not offsets:
             return
         deadline = time.monotonic() + _COMMIT_TIMEOUT
@@ -225,12 +228,25 @@ class PythonConsumer:
             return
         self._closed = True
         self.last_commit_timeout = min(_LAST_COMMIT_TIMEOUT, timeout / 3)
-        try:
-            self._consumer.close(autocommit=False, timeout_ms=timeout * 333)
-        except Exception as exc:
-            raise translated(exc, f"the reader of {self._what()} did not close cleanly") from exc
-        finally:
-            self._client.shut(timeout / 3)
+        failures: list[Exception] = []
+
+        def leave() -> None:
+            try:
+                self._consumer.close(autocommit=False, timeout_ms=timeout * 333)
+            except Exception as exc:
+                failures.append(exc)
+
+        # On a thread of its own, because some of what kafka-python does here waits without end.
+        leaving = threading.Thread(target=leave, name=f"kafka-leaving-{self._group}", daemon=True)
+        leaving.start()
+        leaving.join(timeout * 2 / 3)
+        self._client.shut(timeout / 3)
+        if failures:
+            raise translated(failures[0], f"the reader of {self._what()} did not close cleanly") from failures[0]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the reader is closed")
 
     def _require(self, topics: Collection[str]) -> None:
         """Defect G: kafka-python reads a topic that does not exist, or may not be known, in silence for ever.

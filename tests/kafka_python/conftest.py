@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from adapter_helpers import new_topic
@@ -15,21 +14,22 @@ from quixframes.settings import Connection
 
 
 @pytest.fixture(scope="session")
-def plain_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
-    """A broker that nobody stops."""
-    with LocalKafka(tmp_path_factory.mktemp("plain")) as kafka:
+def faulty_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """The broker behind ``own_kafka``."""
+    # A broker that was killed is let back in when its old session has ended: soon, so that tests need not wait.
+    settings = {"broker.session.timeout.ms": 1000, "broker.heartbeat.interval.ms": 200}
+    with LocalKafka(tmp_path_factory.mktemp("faulty"), keep=False, settings=settings) as kafka:
         yield kafka
 
 
 @pytest.fixture
-def own_kafka(tmp_path: Path) -> Iterator[LocalKafka]:
-    """A broker of the test's own, to be stopped, frozen and killed."""
-    # A broker that was killed is let back in when its old session has ended: soon, so that tests need not wait.
-    settings = {"broker.session.timeout.ms": 1000, "broker.heartbeat.interval.ms": 200}
-    with LocalKafka(tmp_path / "kafka", settings=settings) as kafka:
-        yield kafka
-        if kafka.running:
-            kafka.resume()  # a frozen process cannot be asked to end
+def own_kafka(faulty_kafka: LocalKafka) -> Iterator[LocalKafka]:
+    """A broker to be frozen and killed: each test gets it running."""
+    if not faulty_kafka.running:
+        faulty_kafka.restart()
+    yield faulty_kafka
+    if faulty_kafka.running:
+        faulty_kafka.resume()
 
 
 @pytest.fixture(scope="session")
@@ -39,13 +39,14 @@ def guarded_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKaf
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "allow.everyone.if.no.acl.found": "true",
     }
-    with LocalKafka(tmp_path_factory.mktemp("guarded"), settings=settings) as kafka:
+    with LocalKafka(tmp_path_factory.mktemp("guarded"), keep=False, settings=settings) as kafka:
         yield kafka
 
 
 @pytest.fixture
-def connection(plain_kafka: LocalKafka) -> Connection:
-    return Connection.of(plain_kafka.address)
+def connection(broker_address: str) -> Connection:
+    """To a broker that nobody stops."""
+    return Connection.of(broker_address)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from kafka.structs import OffsetAndMetadata
 
 from quixframes.errors import (
     AccessDeniedError,
-    BrokerUnavailableError,
     CommitError,
     GroupMovedOnError,
     TopicNotFoundError,
@@ -373,7 +372,7 @@ def test_a_topic_that_does_not_exist_raises_at_once(connection: Connection, admi
     assert "no-such-topic" not in admin.topics()
 
 
-@pytest.mark.parametrize("in_group", [True, False])
+@pytest.mark.parametrize("in_group", [True, pytest.param(False, marks=pytest.mark.faults)])
 def test_a_topic_that_is_deleted_while_it_is_read_raises_within_ten_seconds(
     connection: Connection, admin: PythonAdmin, in_group: bool
 ) -> None:
@@ -422,7 +421,7 @@ def test_a_forbidden_topic_or_group_raises(guarded_kafka: LocalKafka) -> None:
         join(consumer)
 
 
-@pytest.mark.parametrize("fault", ["killed", "frozen"])
+@pytest.mark.parametrize("fault", ["frozen", pytest.param("killed", marks=pytest.mark.faults)])
 def test_a_broker_that_dies_or_hangs_is_noticed_and_reading_goes_on_when_it_is_back(
     own_kafka: LocalKafka, fault: str
 ) -> None:
@@ -462,13 +461,28 @@ def test_closing_ends_in_time_when_the_broker_does_not_answer(own_kafka: LocalKa
     member.poll_until(lambda: len(member.owned) == 3)
     own_kafka.kill() if fault == "killed" else own_kafka.pause()
     start = time.monotonic()
-    with pytest.raises((CommitError, BrokerUnavailableError)):
-        consumer.commit({Partition(topic, 0): Offset(1)})
-    assert time.monotonic() - start < 6
-    start = time.monotonic()
     consumer.close(3)
     assert time.monotonic() - start < 3.3
     wait_until(lambda: client_threads() <= before, 1)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+def test_a_commit_that_no_broker_answers_fails_within_six_seconds(own_kafka: LocalKafka, fault: str) -> None:
+    connection = Connection.of(own_kafka.address)
+    admin = KafkaPython().admin(connection)
+    topic = new_topic(admin)
+    admin.close(5)
+    with consuming(connection, new_group()) as consumer:
+        member = Member(consumer)
+        consumer.subscribe([topic], nothing)
+        member.poll_until(lambda: len(member.owned) == 3)
+        own_kafka.kill() if fault == "killed" else own_kafka.pause()
+        start = time.monotonic()
+        with pytest.raises(CommitError) as raised:
+            consumer.commit({Partition(topic, 0): Offset(1)})
+        assert time.monotonic() - start < 6
+        assert not isinstance(raised.value, GroupMovedOnError)
 
 
 def groups_settle(connection: Connection, admin: PythonAdmin, groups: int, timeout: float) -> None:
