@@ -87,6 +87,8 @@ class RowBuffer:
         self._timeout = None if settings.timeout is None else seconds(settings.timeout)
         self._span = None if settings.time_span is None else nanoseconds(settings.time_span)
         self._most_bytes = None if settings.bytes is None else byte_count(settings.bytes)
+        self._schema: pa.Schema | None = None
+        self._width: int | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -114,13 +116,11 @@ class RowBuffer:
         if kept is not None:
             batch = batch.filter(pa.array(kept))
         triggers = self._triggers(batch)
-        sizes = _running_sizes(batch)
         added = Added([], [])
-        if self.rows and (
-            ((deadline := self.deadline) is not None and now >= deadline)
-            or not batch.schema.equals(self._batches[0].schema, check_metadata=True)
-        ):
-            self._release_into(added, "timeout" if deadline is not None and now >= deadline else "schema")
+        deadline = self.deadline
+        if deadline is not None and now >= deadline:
+            self._release_into(added, "timeout")
+        sizes = self._running_sizes(batch, added)
         positions = None if kept is None else np.flatnonzero(kept) + start
         taken, at = start, 0
         while at < batch.num_rows:
@@ -153,6 +153,16 @@ class RowBuffer:
         released = Release(batch, tuple(self._pieces), reason)
         self._clear()
         return released
+
+    def _running_sizes(self, batch: pa.RecordBatch, added: Added) -> _Sizes:
+        """Bytes of each row where all rows have as many; else bytes of the rows before each row, and of all. A batch of
+        another schema than the rows that are held releases them."""
+        if self._schema is None or not batch.schema.equals(self._schema, check_metadata=True):
+            self._release_into(added, "schema")
+            self._schema, self._width = batch.schema, frames.row_width(batch.schema)
+        if self._width is not None:
+            return self._width
+        return np.concatenate(([0], np.cumsum(frames.row_nbytes(batch))))
 
     def _release_into(self, added: Added, reason: str) -> None:
         released = self.release(reason)
@@ -242,12 +252,6 @@ class RowBuffer:
         if self.settings.trigger is None:
             return None
         return np.flatnonzero(_mask(self.settings.trigger(self._to_frame(batch)), batch.num_rows, "trigger"))
-
-
-def _running_sizes(batch: pa.RecordBatch) -> _Sizes:
-    """Bytes of each row where all rows have as many; else bytes of the rows before each row, and of all."""
-    sizes = frames.row_nbytes(batch)
-    return sizes if isinstance(sizes, int) else np.concatenate(([0], np.cumsum(sizes)))
 
 
 def _mask(value: Any, rows: int, name: str) -> _Mask:

@@ -597,6 +597,12 @@ def row_nbytes(batch: Any) -> Any:
     return varying + fixed if any_varies else fixed
 
 
+def row_width(schema: Any) -> int | None:
+    """The bytes of each row where a ``pa.Schema`` gives all rows the same, as `row_nbytes` counts them; else None."""
+    size = row_nbytes(pa.RecordBatch.from_pylist([], schema=schema))
+    return size if isinstance(size, int) else None
+
+
 def _widths(array: Any) -> tuple[int, Any]:
     """Bytes that each row has, and those that it has beyond, as an array or None."""
     arrow = array.type

@@ -67,11 +67,12 @@ class _EncodedSchema:
     encoded: bytes
     fingerprint: bytes
     has_dictionaries: bool
+    row_width: int | None
 
     @classmethod
     def of(cls, schema: pa.Schema) -> _EncodedSchema:
         encoded = schema.serialize().to_pybytes()
-        return cls(schema, encoded, _fingerprint(encoded), _has_dictionaries(schema))
+        return cls(schema, encoded, _fingerprint(encoded), _has_dictionaries(schema), frames.row_width(schema))
 
 
 def _fingerprint(schema_bytes: bytes | memoryview) -> bytes:
@@ -98,54 +99,15 @@ class MessageEncoder:
             MessageTooLargeError: one row by itself is over the limit; before the first message.
         """
         spare = limit - _MESSAGE_OVERHEAD - len(stream_id.encode())
-        largest = frames.row_nbytes(batch)
-        row = 0 if isinstance(largest, int) or not len(largest) else int(largest.argmax())
-        if batch.num_rows and (largest if isinstance(largest, int) else largest[row]) > spare:
-            raise _too_large(row, limit)
-        return (
-            (value, self._headers(part, session, sequence + n), part.num_rows)
-            for n, (part, value) in enumerate(self._cut(batch, spare, limit, 0))
-        )
-
-    def _cut(self, batch: pa.RecordBatch, spare: int, limit: int, row: int) -> Iterator[tuple[pa.RecordBatch, bytes]]:
-        if batch.num_rows == 0:
-            return
-        # What a slice takes is counted without encoding it, so that a frame of gigabytes is not encoded whole first.
-        parts = -(-batch.nbytes // spare) if batch.get_total_buffer_size() > spare else 1
-        if parts <= 1:
-            value = self._value(batch)
-            if len(value) <= spare:
-                yield batch, value
-                return
-            parts = 2
-        if batch.num_rows == 1:
-            raise _too_large(row, limit)
-        step = -(-batch.num_rows // parts)
-        for start in range(0, batch.num_rows, step):
-            yield from self._cut(batch.slice(start, step), spare, limit, row + start)
-
-    def _value(self, batch: pa.RecordBatch) -> bytes:
         schema = self._schema(batch.schema)
-        if not schema.has_dictionaries:
-            return b"".join((schema.encoded, batch.serialize(), _END_OF_STREAM))
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, batch.schema) as stream:
-            stream.write_batch(batch)
-        value: bytes = sink.getvalue().to_pybytes()
-        return value
-
-    def _headers(self, batch: pa.RecordBatch, session: str, sequence: int) -> Headers:
-        times = event_times(batch)
-        return [
-            ("qf.version", b"%d" % VERSION),
-            ("qf.kind", b"parameters"),
-            ("qf.rows", b"%d" % batch.num_rows),
-            ("qf.first", b"%d" % times.min()),
-            ("qf.last", b"%d" % times.max()),
-            ("qf.schema", self._schema(batch.schema).fingerprint),
-            ("qf.session", session.encode()),
-            ("qf.sequence", b"%d" % sequence),
-        ]
+        if schema.row_width is None and batch.num_rows:
+            sizes = frames.row_nbytes(batch)
+            if sizes.max() > spare:
+                raise _too_large(int(sizes.argmax()), limit)
+        return (
+            (value, _headers(part, schema.fingerprint, session, sequence + n), part.num_rows)
+            for n, (part, value) in enumerate(_cut(batch, schema, spare, limit, 0))
+        )
 
     def _schema(self, schema: pa.Schema) -> _EncodedSchema:
         latest = self._latest  # read once: another thread may put its own here
@@ -159,6 +121,51 @@ class MessageEncoder:
             known = self._schemas[encoded] = _EncodedSchema.of(schema)
         self._latest = known
         return known
+
+
+def _cut(
+    batch: pa.RecordBatch, schema: _EncodedSchema, spare: int, limit: int, row: int
+) -> Iterator[tuple[pa.RecordBatch, bytes]]:
+    """The batch as parts that each fit, with their values; ``row`` is where it begins in what was written."""
+    if batch.num_rows == 0:
+        return
+    # What a slice takes is counted without encoding it, so that a frame of gigabytes is not encoded whole first.
+    parts = -(-batch.nbytes // spare) if batch.get_total_buffer_size() > spare else 1
+    if parts <= 1:
+        value = _value(batch, schema)
+        if len(value) <= spare:
+            yield batch, value
+            return
+        parts = 2
+    if batch.num_rows == 1:
+        raise _too_large(row, limit)
+    step = -(-batch.num_rows // parts)
+    for start in range(0, batch.num_rows, step):
+        yield from _cut(batch.slice(start, step), schema, spare, limit, row + start)
+
+
+def _value(batch: pa.RecordBatch, schema: _EncodedSchema) -> bytes:
+    if not schema.has_dictionaries:
+        return b"".join((schema.encoded, batch.serialize(), _END_OF_STREAM))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    value: bytes = sink.getvalue().to_pybytes()
+    return value
+
+
+def _headers(batch: pa.RecordBatch, fingerprint: bytes, session: str, sequence: int) -> Headers:
+    times = event_times(batch)
+    return [
+        ("qf.version", b"%d" % VERSION),
+        ("qf.kind", b"parameters"),
+        ("qf.rows", b"%d" % batch.num_rows),
+        ("qf.first", b"%d" % times.min()),
+        ("qf.last", b"%d" % times.max()),
+        ("qf.schema", fingerprint),
+        ("qf.session", session.encode()),
+        ("qf.sequence", b"%d" % sequence),
+    ]
 
 
 class MessageDecoder:
