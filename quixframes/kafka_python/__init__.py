@@ -15,6 +15,8 @@ by it, since whatever lasts is raised or reported by us.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from quixframes.kafka import Transport
 from quixframes.kafka_python.admin import PythonAdmin
 from quixframes.kafka_python.consumer import PythonConsumer
@@ -40,6 +42,5 @@ class KafkaPython:
         return PythonAdmin(connection)
 
 
-def _check(transport: KafkaPython) -> Transport:
-    # Only for the type checker: the adapters have to be what the Protocols ask for.
-    return transport
+if TYPE_CHECKING:  # the adapters are what the Protocols ask for
+    _TRANSPORT: Transport = KafkaPython()

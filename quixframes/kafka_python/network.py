@@ -32,8 +32,7 @@ _T = TypeVar("_T")
 PATIENCE = 2.0
 """Seconds that an address may refuse connections before opening fails: a broker may just be starting."""
 
-_READ = 256 * 1024  # bytes asked for in one read
-_READ_AT_ONCE = 8 * 1024 * 1024  # bytes after which the other connections have their turn
+_READ = 1024 * 1024  # bytes asked for in one read
 
 # What trying again cannot mend.
 _FINAL = (
@@ -134,33 +133,25 @@ class Client(KafkaNetClient):  # type: ignore[misc]
 
 
 class _Transport(KafkaTCPTransport):  # type: ignore[misc]
-    """A connection that reads large pieces, keeps the bytes that come with the end of a stream, and notes the time."""
+    """A connection that reads large pieces, and notes when it does.
+
+    One piece at a time also keeps the bytes that come together with the end of a stream: kafka-python drops these last
+    words, which often say what is wrong.
+    """
 
     heard: Callable[[], None]
 
     def _sock_recv(self) -> tuple[bytes, Exception | None]:
-        pieces: list[bytes] = []
-        size = 0
-        error: Exception | None = None
-        while size < _READ_AT_ONCE:
-            try:
-                piece = self._sock.recv(_READ)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError as exc:
-                error = theirs.KafkaConnectionError(exc)
-                break
-            if not piece:
-                error = theirs.KafkaConnectionError("the broker closed the connection")
-                break
-            pieces.append(piece)
-            size += len(piece)
-        if pieces:
-            # The error, if there is one, comes again with the next read. kafka-python would drop these last words,
-            # which often say what is wrong.
-            self.heard()
-            return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), None
-        return b"", error
+        try:
+            piece: bytes = self._sock.recv(_READ)
+        except (BlockingIOError, InterruptedError):
+            return b"", None
+        except OSError as exc:
+            return b"", theirs.KafkaConnectionError(exc)
+        if not piece:
+            return b"", theirs.KafkaConnectionError("the broker closed the connection")
+        self.heard()
+        return piece, None
 
 
 class _Manager(KafkaConnectionManager):  # type: ignore[misc]
@@ -180,7 +171,7 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
 
     def because(self) -> str:
         """The latest reason, for the end of a sentence."""
-        return f" ({type(self.failure).__name__}: {self.failure})" if self.failure is not None else ""
+        return f" ({self.failure})" if self.failure is not None else ""
 
     def silence(self, nodes: set[object] | None = None) -> float:
         """Seconds since one of the nodes, or any at all, was last heard of."""
