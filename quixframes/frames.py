@@ -221,7 +221,7 @@ class FrameEncoder:
         self._schemas: dict[tuple[tuple[str, ...], tuple[Rule, ...]], pa.Schema] = {}
         self._text = pd.Series(["text"]).dtype  # pandas' own dtype for strings, by version and options
 
-    def encode(self, frame: pd.DataFrame, *, epoch: int = 0) -> Any:
+    def encode(self, frame: pd.DataFrame, *, epoch: int = 0) -> pa.RecordBatch:
         """The frame as a ``pa.RecordBatch``.
 
         The time is a DatetimeIndex, or the one column named time, timestamp or datetime in any case: datetimes of any
@@ -241,24 +241,24 @@ class FrameEncoder:
         columns = [values_of(frame[name]) for name in layout.names]
         return self._encode_columns(layout.names, dtypes, columns, time)
 
-    def encode_rows(self, rows: Sequence[Mapping[str, Any]], *, epoch: int = 0) -> Any:
+    def encode_rows(self, rows: Sequence[Mapping[str, Any]], *, epoch: int = 0) -> pa.RecordBatch:
         """Dicts, one a row, as a ``pa.RecordBatch``: the keys become columns, in the order in which they first appear.
 
         A missing key and None are missing values. The values of a column are of one kind, which gives its dtype:
 
-        ================  =========================  ===========================
-        values            dtype                      with missing values
-        ================  =========================  ===========================
-        bool              bool                       boolean
-        int               int64 (uint64 past it)     Int64 (UInt64)
-        float             float64                    float64, NaN
-        str               pandas' default (str or object)
-        bytes             object                     object, None
-        datetime          datetime64, as pandas reads a list of them, NaT
-        timedelta         timedelta64, as pandas reads a list of them, NaT
-        ================  =========================  ===========================
+        =========  ========================================  =====================
+        values     dtype                                     with missing values
+        =========  ========================================  =====================
+        bool       bool                                      boolean
+        int        int64, or uint64 if one needs it          Int64 or UInt64
+        float      float64                                   float64 with NaN
+        str        pandas' default for strings               the same
+        bytes      object                                    object with None
+        datetime   datetime64, as pandas reads such a list   the same with NaT
+        timedelta  timedelta64, as pandas reads such a list  the same with NaT
+        =========  ========================================  =====================
 
-        NumPy's scalars count as the kind that they are. Kinds are not mixed: 3 among 3.5 is an error, so write 3.0. A
+        A NaN is a value among floats, and missing among anything else. NumPy's scalars count as the kind that they are. Kinds are not mixed: 3 among 3.5 is an error, so write 3.0. A
         column with nothing but missing values is float64. Raises `FrameError`.
 
         >>> FrameEncoder().encode_rows([{"time": 0, "lap": 1}, {"time": 1}]).schema.field("lap").type
@@ -487,7 +487,7 @@ class FrameDecoder:
         self._plans: dict[bytes, _Plan] = {}
         self._last: _Plan | None = None
 
-    def decode(self, batch: Any) -> pd.DataFrame:
+    def decode(self, batch: pa.RecordBatch) -> pd.DataFrame:
         """The ``pa.RecordBatch`` as a DataFrame with a DatetimeIndex named ``time`` (UTC, ns). Raises `FrameError`."""
         plan = self._plan_of(batch.schema)
         time, *arrays = batch.columns
@@ -523,7 +523,7 @@ def _times(array: Any) -> Any:
     return array.to_numpy().view(np.int64).copy()
 
 
-def check_supported(schema: Any) -> tuple[Rule, ...]:
+def check_supported(schema: pa.Schema) -> tuple[Rule, ...]:
     """Raise `FrameError` unless a ``pa.Schema``, of whatever origin, is a normal form that the decoder knows.
 
     Returns the columns' rules. Together with ``batch.validate(full=True)`` and `check_values` it makes `decode` safe.
@@ -541,13 +541,16 @@ def check_supported(schema: Any) -> tuple[Rule, ...]:
     return tuple(rule_for(schema.field(position)) for position in range(1, len(names)))
 
 
-def check_values(batch: Any) -> None:
+def check_values(batch: Any, *, dictionaries: bool = True) -> None:
     """Raise `FrameError` where values contradict the schema in a way that Arrow's own validation does not look for.
 
     Nulls in a column without any, a time that reads as missing, categories other than the descriptor's digest says.
+    ``dictionaries`` False says that the schema has no dictionary column, which makes it cheap for small batches.
     """
-    for field, array in zip(batch.schema, batch.columns, strict=True):
-        check_array(field, array)
+    arrays = batch.columns
+    if dictionaries or any(array.null_count for array in arrays):
+        for field, array in zip(batch.schema, arrays, strict=True):
+            check_array(field, array)
     times = batch.column(0).to_numpy().view(np.int64)
     if len(times) and times.min() == NAT:
         raise FrameError(f"column {TIME!r}: a time is missing", column=TIME, row=int(times.argmin()))
@@ -556,7 +559,7 @@ def check_values(batch: Any) -> None:
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
-def concat(batches: Sequence[Any]) -> Any:
+def concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     """Batches of one schema, metadata included, as one ``pa.RecordBatch``, in their order.
 
     Raises `FrameError` if their schemas differ, or if the dictionaries of an Arrow dictionary column have together more
@@ -579,7 +582,7 @@ def concat(batches: Sequence[Any]) -> Any:
 VIEW = 16  # bytes of a string_view or binary_view itself; up to 12 bytes of text are inside
 
 
-def row_nbytes(batch: Any) -> Any:
+def row_nbytes(batch: pa.RecordBatch) -> Any:
     """The bytes of each row as held: an int if all rows are of one width, else an int64 array with one for each row.
 
     A row's size follows from the row alone, however rows were cut into batches; validity bits count as nothing, and a
