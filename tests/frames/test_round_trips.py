@@ -24,6 +24,7 @@ from frame_cases import (
     indexed,
     of_object,
     string_dtypes,
+    there_and_back,
     zones,
 )
 from hypothesis import example, given, settings
@@ -187,7 +188,8 @@ def test_arrow_backed_numbers_and_times_keep_their_type(drawn: list[tuple[int, b
     for width in (pa.decimal32(9, 2), pa.decimal64(18, 0), pa.decimal128(20, 3), pa.decimal256(50, 2)):
         decimals = [None if gone else Decimal(number % 10**6) for number, gone in drawn]
         arrays[str(width)] = pa.array(decimals, width)
-    assert_travels(indexed({name: pd.ArrowDtype(array.type).__from_arrow__(array) for name, array in arrays.items()}))
+    frame = indexed({name: pd.ArrowDtype(array.type).__from_arrow__(array) for name, array in arrays.items()})
+    assert_same(there_and_back(frame), frame)  # pieces are put together by Arrow: see the next test
 
 
 @often
@@ -210,12 +212,10 @@ def test_arrow_backed_strings_bytes_and_dictionaries_keep_their_type(drawn: list
     encoder, cut = FrameEncoder(), len(frame) // 2
     for pieces in ([frame], [frame.iloc[:cut], frame.iloc[cut:]], [frame.iloc[cut:], frame]):
         got = FrameDecoder().decode(concat([encoder.encode(piece) for piece in pieces]))
-        want = pd.concat([piece.astype(object) for piece in pieces])
         assert got.dtypes.tolist() == frame.dtypes.tolist()
         for name in frame:
-            assert pa.array(got[name].array).to_pylist() == [
-                None if value is pd.NA or value is None else value for value in want[name]
-            ]
+            want = [value for piece in pieces for value in pa.array(piece[name].array).to_pylist()]
+            assert pa.array(got[name].array).to_pylist() == want
 
 
 @often
@@ -233,7 +233,7 @@ def test_rows_cut_anywhere_and_concatenated_are_the_rows(
         {
             "speed": bits(numbers, "float64"),
             "gear": pd.arrays.IntegerArray(bits(numbers, "int8"), bits(numbers, "bool")),
-            "TAG__lap": pd.array(words, dtype=pd.Series(["a"]).dtype),
+            "TAG__lap": pd.Series(words, dtype=pd.Series(["a"]).dtype).values,
             "tyre": pd.Categorical([word if word in ("a", "b") else None for word in words], categories=["b", "a"]),
             "note": of_object(words),
             "on": bits(numbers, "bool"),
