@@ -258,8 +258,9 @@ class FrameEncoder:
         timedelta  timedelta64, as pandas reads such a list  the same with NaT
         =========  ========================================  =====================
 
-        A NaN is a value among floats, and missing among anything else. NumPy's scalars count as the kind that they are. Kinds are not mixed: 3 among 3.5 is an error, so write 3.0. A
-        column with nothing but missing values is float64. Raises `FrameError`.
+        A NaN is a value among floats, and missing among anything else. NumPy's scalars count as the kind that they are.
+        Kinds are not mixed: 3 among 3.5 is an error, so write 3.0. A column with nothing but missing values is float64.
+        Raises `FrameError`.
 
         >>> FrameEncoder().encode_rows([{"time": 0, "lap": 1}, {"time": 1}]).schema.field("lap").type
         DataType(int64)

@@ -68,6 +68,8 @@ def test_schemas_are_equal_exactly_when_dtypes_are_identical() -> None:
         pd.Categorical(["a", "b"], categories=of_object(["b", "a"])),
         pd.Categorical(["a", "b"], categories=of_object(["a", "b"]), ordered=True),
         pd.Categorical(["a", "b"], categories=of_object(["a", "b", "c"])),
+        pd.Categorical(["ab", "c"], categories=of_object(["ab", "c"])),
+        pd.Categorical(["a", "bc"], categories=of_object(["a", "bc"])),
         pd.Categorical(["a", "b"], categories=pd.Index(["a", "b"], dtype="string[python]")),
         pd.Categorical(["a", "b"], categories=pd.Index(["a", "b"], dtype="string[pyarrow]")),
         pd.array(["a", "b"], dtype="string[python]"),

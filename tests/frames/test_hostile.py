@@ -143,6 +143,21 @@ def test_views_are_carried_though_pandas_can_do_little_with_them(arrow: pa.DataT
     assert concat([again.slice(0, 1), again.slice(1)]).equals(batch, check_metadata=True)
 
 
+@pytest.mark.parametrize(
+    ("arrow", "descriptor"),
+    [(pa.timestamp("s"), b"numpy"), (pa.duration("s"), b"numpy"), (pa.timestamp("s", "Europe/Berlin"), b"zoneinfo")],
+    ids=str,
+)
+def test_a_null_is_missing_whatever_is_under_it(arrow: pa.DataType, descriptor: bytes) -> None:
+    """Another writer may leave anything there; ours leaves what pandas reads as NaT."""
+    under = pa.array([1, 2], pa.int64())
+    array = pa.Array.from_buffers(arrow, 2, [pa.py_buffer(b"\x01"), under.buffers()[1]])
+    batch = pa.RecordBatch.from_arrays([pa.array([1, 2], TIME.type), array], schema=described(arrow, descriptor))
+    check_supported(batch.schema)
+    check_values(batch)
+    assert FrameDecoder().decode(batch)["x"].isna().tolist() == [False, True]
+
+
 def test_times_that_are_missing_are_found() -> None:
     """A null, which Arrow's validation lets pass, and the integer that pandas reads as NaT."""
     for values in (pa.array([1, None], TIME.type), pa.array([1, -(2**63)], pa.int64()).view(TIME.type)):
