@@ -58,7 +58,11 @@ class PythonAdmin:
         """Make a topic, and return when it can be written to and read from."""
         doing = f"topic {topic!r} cannot be created"
         wanted = {"num_partitions": partitions, "replication_factor": replication, "configs": dict(settings)}
-        self._tried(doing, lambda: self._client.create_topics({topic: wanted}), topic)
+
+        def make() -> None:
+            _check(self._client.create_topics({topic: wanted}, raise_errors=False))
+
+        self._tried(doing, make, topic)
         # The controller has made it; the brokers learn of it, and of its leaders, a moment later.
         deadline = time.monotonic() + self._patience
         while time.monotonic() < deadline:
@@ -73,7 +77,11 @@ class PythonAdmin:
 
     def delete(self, topic: str) -> None:
         """Remove a topic and everything in it."""
-        self._tried(f"topic {topic!r} cannot be deleted", lambda: self._client.delete_topics([topic]), topic)
+
+        def remove() -> None:
+            _check(self._client.delete_topics([topic], raise_errors=False))
+
+        self._tried(f"topic {topic!r} cannot be deleted", remove, topic)
 
     def beginnings(self, topic: str) -> dict[int, int]:
         """The first retained offset of each partition."""
@@ -136,3 +144,13 @@ class PythonAdmin:
                 if not is_passing(exc) or time.monotonic() >= deadline:
                     raise translated(exc, doing, topic=topic) from exc
             time.sleep(0.1)
+
+
+def _check(answer: Mapping[str, Any]) -> None:
+    """Raise what the cluster says of the one topic that it was asked about, in the cluster's words.
+
+    kafka-python's own errors carry the whole request and answer.
+    """
+    verdict = answer["topics"][0]
+    if verdict["error_code"]:
+        raise theirs.for_code(verdict["error_code"])(verdict["error_message"])

@@ -18,7 +18,7 @@ from kafka.protocol.metadata import MetadataRequest
 from kafka.structs import OffsetAndMetadata
 
 from quixframes.errors import BrokerError, ClosedError, CommitError, GroupMovedOnError, TopicNotFoundError
-from quixframes.kafka import Change, Offset, Partition, Polled, Rebalance, Record, Revoking
+from quixframes.kafka import Change, Header, Offset, Partition, Polled, Rebalance, Record, Revoking
 from quixframes.kafka_python.failures import is_passing, translated
 from quixframes.kafka_python.network import Client, Opening, settings_for
 from quixframes.settings import Connection, ReaderSettings, byte_count, seconds
@@ -35,7 +35,7 @@ _PAUSE = 0.05  # seconds between two tries of what fails at once
 _MISSING = 5.0  # seconds that a topic may be missing from the metadata before it counts as deleted
 _PARTITION_FETCH = 8 * 1024 * 1024  # bytes of one partition in one answer
 _FETCH = 32 * 1024 * 1024  # bytes in one answer
-_MAX_RECORDS = 2_000  # records in one poll
+_MAX_RECORDS = 250  # records in one poll: a commit waits for as many to be unpacked, and one takes some 20 µs
 
 
 class PythonConsumer:
@@ -79,7 +79,7 @@ class PythonConsumer:
         self._topics: frozenset[str] = frozenset()
         self._member = False
         self._closed = False
-        self.last_commit_timeout = _LAST_COMMIT_TIMEOUT
+        self._last_commit_timeout = _LAST_COMMIT_TIMEOUT
 
     def subscribe(self, topics: Collection[str], revoking: Revoking) -> None:
         """Join the group, and share the topics' partitions with its other members."""
@@ -118,7 +118,7 @@ class PythonConsumer:
             self._hold(partition)
         rebalances, self._rebalances = self._rebalances, []
         records = [
-            Record(it.topic, it.partition, it.offset, it.timestamp, it.key, it.value, it.headers)
+            Record(it.topic, it.partition, it.offset, it.timestamp, it.key, it.value, _whole(it.headers))
             for several in found.values()
             for it in several
         ]
@@ -126,13 +126,13 @@ class PythonConsumer:
 
     def seek(self, partition: Partition, offset: int) -> None:
         """Read on from this offset; what was fetched ahead is dropped."""
-        theirs_ = TopicPartition(*partition)
-        if theirs_ not in self._consumer.assignment():
+        place = TopicPartition(*partition)
+        if place not in self._consumer.assignment():
             return  # it was revoked since: the next poll says so
-        self._consumer.seek(theirs_, offset)
+        self._consumer.seek(place, offset)
         self._waiting.discard(partition)
         if partition not in self._paused:
-            self._consumer.resume(theirs_)
+            self._consumer.resume(place)
 
     def position(self, partition: Partition) -> int | None:
         """The offset after everything that ``poll`` has returned or passed over; None where the partition has gone."""
@@ -227,7 +227,7 @@ class PythonConsumer:
         if self._closed:
             return
         self._closed = True
-        self.last_commit_timeout = min(_LAST_COMMIT_TIMEOUT, timeout / 3)
+        self._last_commit_timeout = min(_LAST_COMMIT_TIMEOUT, timeout / 3)
         failures: list[Exception] = []
 
         def leave() -> None:
@@ -334,7 +334,7 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             if offsets:
                 consumer = self._to._consumer
                 future = consumer.commit_async(_theirs(offsets), callback=lambda *_: None)
-                await consumer._manager.wait_for(future, self._to.last_commit_timeout * 1000)
+                await consumer._manager.wait_for(future, self._to._last_commit_timeout * 1000)
         except Exception as exc:
             # Were it raised, kafka-python would end the reading over it.
             _log.warning("what was finished of %s was not committed, and will be delivered again: %s", revoked, exc)
@@ -356,6 +356,11 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
 
 def _theirs(offsets: Mapping[Partition, Offset]) -> dict[TopicPartition, OffsetAndMetadata]:
     return {TopicPartition(*part): OffsetAndMetadata(at.offset, at.metadata, -1) for part, at in offsets.items()}
+
+
+def _whole(headers: list[tuple[str, bytes | None]]) -> list[Header]:
+    """Headers with a value each: others may have written some without."""
+    return [(name, b"" if value is None else value) for name, value in headers]
 
 
 def _is_rebalancing(exc: Exception) -> bool:

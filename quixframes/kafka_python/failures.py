@@ -76,6 +76,9 @@ _TABLE: Mapping[type[BaseException], _Kind] = {
     theirs.InvalidPartitionsError: _Kind(BrokerError, "the number of partitions cannot be"),
     theirs.InvalidConfigurationError: _Kind(BrokerError, "a setting of the topic is unknown or cannot have this value"),
     theirs.KafkaTimeoutError: _Kind(BrokerUnavailableError, _GONE),
+    theirs.KafkaConnectionError: _Kind(
+        BrokerUnavailableError, "the connection failed: check the address, and that a broker runs there"
+    ),
     theirs.BrokerNotAvailableError: _Kind(BrokerUnavailableError, _GONE),
     theirs.RetriableError: _Kind(BrokerUnavailableError, "the brokers cannot serve it at the moment"),
     theirs.KafkaError: _Kind(BrokerError, _REFUSED),

@@ -566,3 +566,18 @@ def test_a_join_whose_reason_passed_is_completed(connection: Connection, topic: 
         consumer.subscribe([topic], nothing)
         member.poll_until(lambda: len(member.owned) == 3)
         assert change_of_mind(consumer._consumer, lambda: member.poll(0))
+
+
+def test_what_others_write_without_key_or_header_values_is_read(connection: Connection, admin: PythonAdmin) -> None:
+    topic = new_topic(admin, partitions=1)
+    write(connection, topic, 1)
+    bare = KafkaProducer(bootstrap_servers=connection.brokers[0])
+    bare.send(topic, value=b"no key")
+    bare.send(topic, key=b"no value")
+    bare.close()
+    with consuming(connection) as consumer:
+        consumer.assign({Partition(topic, 0): 0})
+        found: list[Record] = []
+        wait_until(lambda: bool(found.extend(consumer.poll(0.2).records)) or len(found) == 3)
+    assert [(record.key, record.value) for record in found[1:]] == [(None, b"no key"), (b"no value", None)]
+    assert list(found[1].headers) == []
