@@ -260,7 +260,13 @@ class Poller:
                     f"a batch of topic {self._topic!r} was held for longer than model_timeout="
                     f"{self._model_timeout:g} s: its partitions were given up, and its rows come again elsewhere"
                 )
-            return _POLL_IDLE if out is None else _POLL_BUSY
+            if self._chunks:
+                # The model has work: commits may come at any moment, and are noticed here, which they are not in a poll.
+                self._changed.wait_for(
+                    lambda: self._commits or self._closing is not None or not self._chunks, _POLL_BUSY
+                )
+                return 0.0
+            return _POLL_IDLE if out is None and not self._out_bytes else _POLL_BUSY
 
     def _set_paused(self, partitions: frozenset[Partition]) -> None:
         if to_pause := partitions - self._paused:
