@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -179,17 +180,21 @@ class PythonConsumer:
                 self._consumer.commit(_theirs(offsets), timeout_ms=left_ms)
                 return
             except Exception as exc:
-                if not (_is_rebalancing(exc) and left_ms and self._settled(left_ms, offsets)):
-                    error = translated(exc, f"group {self._group!r} could not commit")
-                    raise error if isinstance(error, GroupMovedOnError) else CommitError(str(error)) from exc
+                ours = _is_rebalancing(exc) and self._still_owns(offsets, left_ms)
+                if ours and left_ms:
+                    continue
+                error = translated(exc, f"group {self._group!r} could not commit")
+                moved = isinstance(error, GroupMovedOnError) and not ours
+                raise error if moved else CommitError(str(error)) from exc
 
-    def _settled(self, timeout_ms: float, offsets: Mapping[Partition, Offset]) -> bool:
-        """See a rebalance through, of which the next ``poll`` will tell. True: the partitions are still ours.
+    def _still_owns(self, offsets: Mapping[Partition, Offset], timeout_ms: float) -> bool:
+        """See a rebalance through, of which the next ``poll`` will tell; whether the partitions are still ours then.
 
         In a cooperative one most partitions stay where they are: a commit must not fail because of it.
         """
         self._keep_joining()
-        self._consumer._coordinator.poll(timeout_ms=timeout_ms)
+        with contextlib.suppress(theirs.KafkaError):
+            self._consumer._coordinator.poll(timeout_ms=timeout_ms)
         return set(offsets) <= set(self._consumer.assignment())
 
     def _joined(self, timeout: float) -> float:

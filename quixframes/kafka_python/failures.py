@@ -64,6 +64,10 @@ _TABLE: Mapping[type[BaseException], _Kind] = {
     theirs.OffsetOutOfRangeError: _Kind(OffsetGoneError, _OFFSETS),
     theirs.LogTruncationError: _Kind(OffsetGoneError, _OFFSETS),
     theirs.NoOffsetForPartitionError: _Kind(OffsetGoneError, "the partition has no position to read from"),
+    theirs.InvalidSessionTimeoutError: _Kind(
+        BrokerError, "session_timeout is outside of what the brokers allow (group.min and max.session.timeout.ms)"
+    ),
+    theirs.KafkaConfigurationError: _Kind(BrokerError, "the client cannot work with these settings"),
     theirs.CorruptRecordError: _Kind(BrokerError, "what came from the broker is damaged: its checksum is wrong"),
     theirs.UnsupportedVersionError: _Kind(BrokerError, "the broker is too old for it: Kafka 2.5 or newer is needed"),
     theirs.InvalidReceiveError: _Kind(

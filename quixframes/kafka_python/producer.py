@@ -18,6 +18,7 @@ Everything but ``send`` happens on the IO thread; the lock guards what ``send`` 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -96,6 +97,7 @@ class PythonProducer:
         self._hurrying = 0  # flushes in progress: nothing lingers
         self._awake = False
         self._closed = False
+        self._ending = False
         # The IO thread's:
         self._learning: set[str] = set()
         self._identity: Identity | None = None
@@ -125,9 +127,7 @@ class PythonProducer:
             due = len(queue) == 1 or (lane.size >= lane.limit and not was_full)
             wake = due and lane.batch is None and not self._awake
             if wake:
-                self._awake = True
-        if wake:
-            self._net.call_soon_threadsafe(self._pump)
+                self._wake()
 
     def flush(self, timeout: float) -> bool:
         """Wait until the ``on_done`` of everything sent so far was called; False where ``timeout`` came first."""
@@ -151,8 +151,8 @@ class PythonProducer:
             if self._closed:
                 return
             self._closed = True
-        ending = min(1.0, timeout / 4)
-        self.flush(timeout - ending)
+        self.flush(timeout - min(1.0, timeout / 4))
+        self._ending = True
         self._client.shut(max(0.1, deadline - time.monotonic()))
         for lane in list(self._lanes.values()):
             self._abandon(lane, ClosedError("the client was closed before the cluster acknowledged this"))
@@ -177,10 +177,9 @@ class PythonProducer:
     def _wake(self) -> None:
         if not self._awake:
             self._awake = True
-            try:
+            # Should the IO thread be gone, closing fails what is left.
+            with contextlib.suppress(Exception):
                 self._net.call_soon_threadsafe(self._pump)
-            except Exception:
-                self._awake = False  # the IO thread is gone: closing fails what is left
 
     # On the IO thread.
 
@@ -189,7 +188,7 @@ class PythonProducer:
         with self._lock:
             self._awake = False
             lanes = [lane for lane in self._lanes.values() if lane.queue or lane.batch is not None]
-        if not lanes:
+        if not lanes or self._ending:
             return
         now = time.monotonic()
         next_look = now + _LOOK
@@ -206,6 +205,10 @@ class PythonProducer:
                 next_look = min(next_look, self._dispatch(node, several, now))
         finally:
             self._look_again(next_look)  # whatever went wrong: the deadlines hold
+
+    def _soon(self) -> None:
+        with self._lock:
+            self._wake()
 
     def _look_again(self, when: float) -> None:
         if self._timer is not None:
@@ -296,15 +299,18 @@ class PythonProducer:
             if answer.error_code:
                 raise theirs.for_code(answer.error_code)()
             self._identity = Identity(answer.producer_id, answer.producer_epoch)
-        except theirs.KafkaError as exc:
+        except Exception as exc:
             if not is_passing(exc):
                 error = translated(exc, "the cluster gives this client no producer ID")
-                for lane in [it for it in self._lanes.values() if it.identity is None and it.place.partition >= 0]:
-                    self._abandon(lane, error)
+                with self._lock:
+                    lanes = list(self._lanes.values())
+                for lane in lanes:
+                    if lane.identity is None and lane.place.partition >= 0:
+                        self._abandon(lane, error)
             await self._net.sleep(_BACKOFF)
         finally:
             self._asking = False
-            self._pump()
+            self._soon()
 
     def _learn(self, topic: str) -> None:
         if topic not in self._learning:
@@ -335,7 +341,7 @@ class PythonProducer:
                 await self._net.sleep(_BACKOFF)
         finally:
             self._learning.discard(topic)
-            self._pump()
+            self._soon()
 
     def _set_off(self, waiting: Lane, partitions: int) -> None:
         topic = waiting.place.topic
@@ -374,9 +380,13 @@ class PythonProducer:
             batch.travelling = True
             travelling.append((lane, batch))
         if travelling:
-            future = self._client.manager.send(produce_request(travelling), node_id=node)
-            future.add_callback(lambda answer: self._answered(travelling, answer))
-            future.add_errback(lambda exc: self._unanswered(travelling, exc))
+            try:
+                future = self._client.manager.send(produce_request(travelling), node_id=node)
+            except Exception as exc:
+                self._unanswered(travelling, exc)
+            else:
+                future.add_callback(lambda answer: self._answered(travelling, answer))
+                future.add_errback(lambda exc: self._unanswered(travelling, exc))
         return now + (_LOOK if len(travelling) == len(lanes) else 0.0)
 
     def _pack(self, lane: Lane) -> Batch:
@@ -421,14 +431,14 @@ class PythonProducer:
                 self._finish(batch.messages, None)
             else:
                 self._failed(lane, batch, theirs.for_code(verdict.error_code)(verdict.error_message))
-        self._pump()
+        self._soon()
 
     def _unanswered(self, travelling: list[tuple[Lane, Batch]], exc: Exception) -> None:
         for lane, batch in travelling:
             batch.travelling = False
             if lane.batch is batch:
                 self._failed(lane, batch, exc)
-        self._pump()
+        self._soon()
 
     def _failed(self, lane: Lane, batch: Batch, exc: Exception) -> None:
         """Decide what becomes of a batch that was not acknowledged."""
