@@ -79,13 +79,15 @@ class Opening:
         """
         try:
             return make()
-        except Exception as exc:
-            failure: BaseException = exc
+        except BaseException as exc:
+            failure = exc
             if self._client is not None:
                 reason = self._client.manager.failure
                 self._client.shut(1.0)
                 if isinstance(exc, theirs.KafkaTimeoutError) and reason is not None:
                     failure = reason
+            if not isinstance(exc, Exception):
+                raise
             where = ", ".join(self._connection.brokers)
             raise translated(failure, f"no Kafka broker could be reached at {where}") from failure
 

@@ -298,7 +298,7 @@ def test_after_an_outage_longer_than_the_delivery_timeout_the_same_producer_goes
         assert len(outcomes.errors) == 20
 
         with pytest.raises(theirs.KafkaError):
-            bare.send(bare_topic, b"after").get(6)
+            bare.send(bare_topic, b"after").get(4)
         assert any(not future.is_done for future in futures)
     found = values(connection, topic)
     assert found[0] == b"before"
