@@ -34,8 +34,8 @@ _SILENCE = 4.0  # seconds without a word from a broker that mean trouble; idle c
 _REFRESH = 2.0  # seconds between two looks at the topics' metadata, which are also a sign of life
 _PAUSE = 0.05  # seconds between two tries of what fails at once
 _MISSING = 5.0  # seconds that a topic may be missing from the metadata before it counts as deleted
-_PARTITION_FETCH = 8 * 1024 * 1024  # bytes of one partition in one answer
-_FETCH = 32 * 1024 * 1024  # bytes in one answer
+_PARTITION_FETCH = 4 * 1024 * 1024  # bytes of one partition in one answer
+_FETCH = 8 * 1024 * 1024  # bytes in one answer: measured; larger ones are slower, for the memory that they move
 _MAX_RECORDS = 250  # records in one poll: a commit waits for as many to be unpacked, and one takes some 20 µs
 
 
