@@ -114,7 +114,7 @@ class RowBuffer:
         rows = batch.num_rows
         kept = self._kept(batch)
         if kept is not None:
-            batch = batch.filter(pa.array(kept))
+            batch = frames.keep_rows(batch, kept)
         triggers = self._triggers(batch)
         added = Added([], [])
         deadline = self.deadline

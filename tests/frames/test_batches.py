@@ -1,7 +1,8 @@
-"""Batches together and apart: concat, the bytes of a row, one frame for many streams; and memory."""
+"""Batches together and apart: concat, some of the rows, the bytes of a row, one frame for many streams; and memory."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from frame_cases import assert_same, indexed, of_object, over_the_wire, string_d
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quixframes.buffer import RowBuffer
 from quixframes.errors import FrameError
-from quixframes.frames import FrameDecoder, FrameEncoder, concat, row_nbytes, split_by
+from quixframes.frames import FrameDecoder, FrameEncoder, concat, keep_rows, row_nbytes, split_by
+from quixframes.settings import BufferSettings
 
 
 def wide() -> pd.DataFrame:
@@ -106,6 +109,66 @@ def test_dictionaries_that_together_are_too_large_are_refused() -> None:
     ]
     with pytest.raises(FrameError, match="larger index type"):
         concat(parts)
+
+
+# --- some rows of a batch --------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from([None, np.nan, pd.NA, "", "a", "NaN", "NA"])), max_size=20),
+    st.integers(0, 20),
+)
+def test_rows_that_are_kept_are_those_of_the_frame(drawn: list[tuple[bool, Any]], skipped: int) -> None:
+    """The oracle is frame[mask], kinds of missing value included; of a slice too, and sizes stay."""
+    mask = np.array([kept for kept, _ in drawn], bool)
+    values = [value for _, value in drawn]
+    frame = indexed(
+        {
+            "text": of_object(values),
+            "data": of_object([value.encode() if isinstance(value, str) else value for value in values]),
+            "f": np.arange(len(mask), dtype="f8"),
+        }
+    )
+    batch = FrameEncoder().encode(frame)
+    assert_same(FrameDecoder().decode(keep_rows(batch, mask)), frame[mask])
+    assert_same(
+        FrameDecoder().decode(keep_rows(over_the_wire(batch).slice(skipped), mask[skipped:])),
+        frame[skipped:][mask[skipped:]],
+    )
+    if batch.num_rows:
+        assert row_nbytes(keep_rows(batch, mask)).tolist() == row_nbytes(batch)[mask].tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.booleans(), min_size=6, max_size=6))
+def test_rows_of_every_dtype_can_be_kept(mask: list[bool]) -> None:
+    """Dictionaries, decimals and the like; and of views, for which Arrow has no filter."""
+    frame, kept = wide(), np.array(mask)
+    frame["decimal"] = pd.array([Decimal(1), None] * 3, dtype=pd.ArrowDtype(pa.decimal128(5, 2)))
+    frame["null"] = pd.array([None] * 6, dtype=pd.ArrowDtype(pa.null()))
+    frame["half"] = np.arange(6, dtype="f2")
+    batch = FrameEncoder().encode(frame)
+    got = keep_rows(batch, kept)
+    got.validate(full=True)
+    assert_same(FrameDecoder().decode(got), frame[kept])
+    for view in (pa.string_view(), pa.binary_view()):
+        texts = pa.array(["a", None, "x" * 20, "", None, "y" * 13], pa.string()).cast(view)
+        views = pa.record_batch([batch.column(0), texts], schema=pa.schema([batch.schema.field(0), ("v", view)]))
+        got = keep_rows(views, kept)
+        got.validate(full=True)
+        assert got.column(1).to_pylist() == [text for text, keep in zip(texts.to_pylist(), mask, strict=True) if keep]
+
+
+def test_the_filter_of_a_buffer_keeps_the_kind_of_each_missing_value() -> None:
+    """None, NaN and NA come out as what they went in."""
+    frame = indexed({"o": of_object([None, "a", np.nan, "b", pd.NA, "c"])})
+    rules = BufferSettings(filter=lambda held: held["o"] != "a")
+    buffer = RowBuffer(rules, FrameDecoder().decode)
+    buffer.add(FrameEncoder().encode(frame), 0.0)
+    released = buffer.release("flush")
+    assert released is not None
+    assert_same(FrameDecoder().decode(released.batch), frame.iloc[[0, 2, 3, 4, 5]])
 
 
 # --- bytes of a row --------------------------------------------------------------------------------------------------
