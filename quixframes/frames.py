@@ -258,6 +258,7 @@ class FrameEncoder:
         bool       bool                                      boolean
         int        int64, or uint64 if one needs it          Int64 or UInt64
         float      float64                                   float64 with NaN
+        int+float  float64, if every int is within ±2**53    float64 with NaN
         str        pandas' default for strings               the same
         bytes      object                                    object with None
         datetime   datetime64, as pandas reads such a list   the same with NaT
@@ -265,8 +266,8 @@ class FrameEncoder:
         =========  ========================================  =====================
 
         A NaN is a value among floats, and missing among anything else. NumPy's scalars count as the kind that they are.
-        Kinds are not mixed: 3 among 3.5 is an error, so write 3.0. A column with nothing but missing values is float64.
-        Raises `FrameError`.
+        No other kinds are mixed: a bool among numbers is an error, and so is an int among floats that a float64 may not
+        hold exactly. A column with nothing but missing values is float64. Raises `FrameError`.
 
         >>> FrameEncoder().encode_rows([{"time": 0, "lap": 1}, {"time": 1}]).schema.field("lap").type
         DataType(int64)
@@ -354,6 +355,8 @@ KINDS: tuple[tuple[str, tuple[type, ...], type], ...] = (  # kind, its types, an
     ("bytes", (bytes,), np.bytes_),
     ("datetime", (datetime, pd.Timestamp), np.datetime64),
 )
+NUMBERS = {"int", "float"}
+EXACT = 2**53  # up to here, either way, a float64 holds every integer
 ABSENT = {type(None), type(pd.NA), type(pd.NaT)}
 
 
@@ -362,11 +365,14 @@ def _kind(of: type) -> str | None:
 
 
 def _kind_of(values: list[Any], column: str) -> str | None:
-    """The one kind of a column's values, None if all are missing; FrameError for an unknown kind or a mixture."""
+    """The one kind of a column's values, None if all are missing; FrameError for an unknown kind or a mixture.
+
+    Integers among floats are floats.
+    """
     kinds = {of: _kind(of) for of in set(map(type, values)) - ABSENT}
     names = set(kinds.values())
-    if len(names) < 2 and None not in names:
-        return names.pop() if names else None
+    if None not in names and (len(names) < 2 or names == NUMBERS):
+        return "float" if len(names) == 2 else next(iter(names), None)
     first = None
     for row, value in enumerate(values):
         if type(value) in ABSENT:
@@ -376,8 +382,8 @@ def _kind_of(values: list[Any], column: str) -> str | None:
             advice = "write a bool, int, float, str, bytes, datetime or timedelta"
             raise refuse(column, f"{value!r:.80} is a {type(value).__name__}, which is not carried", advice, row)
         first = first or kind
-        if kind != first:
-            advice = "give the column one type (3.0 is a float, 3 an int)"
+        if kind != first and {kind, first} != NUMBERS:
+            advice = "give the column one type"
             raise refuse(column, f"{value!r:.80} is a {kind}, among values of type {first}", advice, row)
     raise AssertionError("a mixture has a first row")
 
@@ -398,10 +404,23 @@ def _row_values(values: list[Any], column: str, text: Any) -> Any:
     if not ABSENT.isdisjoint(set(map(type, values))):
         missing = np.fromiter((type(value) in ABSENT for value in values), bool, len(values))
         values = [None if absent else value for value, absent in zip(values, missing.tolist(), strict=True)]
+    if kind == "float":
+        _check_exact(values, column)
     try:
         return _texts(values, text) if kind == "str" else ROW_ARRAYS[kind](values, missing)
     except (OverflowError, ValueError, TypeError) as error:
         raise refuse(column, f"the values fit in no one dtype ({error})", "give them one type and range") from error
+
+
+def _check_exact(values: list[Any], column: str) -> None:
+    """FrameError for an integer among floats that a float64 may not hold."""
+    integers = {of for of in set(map(type, values)) if _kind(of) == "int"}
+    if not integers:
+        return
+    for row, value in enumerate(values):
+        if type(value) in integers and not -EXACT <= value <= EXACT:
+            reason = f"{value} is an integer among floats, too large to be one of them exactly"
+            raise refuse(column, reason, "round it yourself with float(), or write all of the column as int", row)
 
 
 def _bools(values: list[Any], missing: Any) -> Any:
@@ -458,7 +477,8 @@ def _row_times(values: list[Any], column: str) -> Any:
             raise refuse(column, f"a time is outside of what nanoseconds can hold ({error})", "correct it") from error
     if kind in ("int", "timedelta"):
         return np.asarray(_row_values(values, column, None))
-    raise refuse(column, f"{values[0]!r:.80} is a {kind}, which is no time", TO_DATETIME, 0)
+    row = next(row for row, value in enumerate(values) if _kind(type(value)) == kind)
+    raise refuse(column, f"{values[row]!r:.80} is a {kind}, which is no time", TO_DATETIME, row)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
