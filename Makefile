@@ -51,4 +51,4 @@ bench: $(READY) ## Speed beside quixstreams 0.5.7, quixstreams 3 and bare kafka-
 	@$(BIN)/python -m benchmarks.run
 
 clean: ## Remove what the targets made here
-	rm -rf $(VENV) .venv-bench demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* build
+	rm -rf $(VENV) .venv-bench demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build

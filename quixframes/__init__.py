@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from quixframes.batch import RowBatch, StreamReader
 from quixframes.client import StreamingClient
 from quixframes.errors import (
     AccessDeniedError,
@@ -27,9 +28,9 @@ from quixframes.errors import (
     TopicNotFoundError,
     WireError,
 )
-from quixframes.input import InputTopic, RowBatch, StreamReader
+from quixframes.input import InputTopic
 from quixframes.local import LocalKafka
-from quixframes.output import OutputTopic, StreamWriter
+from quixframes.output import OutputTopic
 from quixframes.replay import Replay
 from quixframes.settings import (
     AutoOffsetReset,
@@ -40,6 +41,7 @@ from quixframes.settings import (
     ReaderSettings,
     WriterSettings,
 )
+from quixframes.stream_writer import StreamWriter
 
 __version__ = version("quixframes")
 

@@ -8,17 +8,16 @@ import logging
 import os
 import threading
 import time
-import weakref
 from collections.abc import Collection
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pandas as pd
 
-from quixframes.errors import BrokerUnavailableError, ClosedError, QuixframesError, SettingsError
+from quixframes.errors import ClosedError, QuixframesError, SettingsError
 from quixframes.input import InputTopic
 from quixframes.kafka import Admin, Producer, Transport
-from quixframes.output import OutputTopic, in_flight
+from quixframes.output import Outputs, OutputTopic
 from quixframes.poller import Poller, Start
 from quixframes.replay import Replay
 from quixframes.settings import (
@@ -71,25 +70,27 @@ class StreamingClient:
         connect_timeout: Duration = "8s",
         transport: Literal["kafka-python"] = "kafka-python",
     ) -> None:
-        address = address or os.environ.get("QUIXFRAMES_BROKER")
-        self._kafka: LocalKafka | None = None
         self._transport = _transport(transport)
+        self._outputs = Outputs(writer or WriterSettings())
+        seconds(connect_timeout, name="connect_timeout")
+        if address is None:
+            address = os.environ.get("QUIXFRAMES_BROKER") or None
+        self._kafka: LocalKafka | None = None
         if address is None:
             from quixframes.local import LocalKafka
 
             self._kafka = LocalKafka().start()
             address = self._kafka.address
         self.connection = Connection(Connection.of(address).brokers, client_id, connect_timeout)
-        self._writer_settings = writer or WriterSettings()
-        self._in_flight = in_flight(self._writer_settings)
         self._lock = threading.RLock()
         self._producer: Producer | None = None
         self._admin: Admin | None = None
         self._inputs: list[InputTopic] = []
-        self._outputs: list[OutputTopic] = []
         self._closed = False
         self.topics = Topics(self._get_admin)
-        self._at_exit = _close_at_exit(self)
+        # A client lives until it is closed, at the latest when the program ends: so that its group learns of it, and
+        # its rows are sent.
+        atexit.register(self._close_at_exit)
 
     @classmethod
     def local(cls, directory: str | os.PathLike[str] | None = None, **settings: Any) -> Self:
@@ -129,17 +130,7 @@ class StreamingClient:
             BrokerUnavailableError: nobody answers at the address.
         """
         description = self._get_admin().describe(topic)
-        output = OutputTopic(
-            description,
-            self._get_producer(),
-            self._writer_settings,
-            self._in_flight,
-            buffer=buffer or BufferSettings(),
-            on_close=self._forget,
-        )
-        with self._lock:
-            self._outputs.append(output)
-        return output
+        return OutputTopic(description, self._get_producer(), self._outputs, buffer or BufferSettings())
 
     def open_input_topic(
         self,
@@ -162,8 +153,9 @@ class StreamingClient:
             commit_settings: ``CommitMode.Manual``, ``CommitMode.Automatic`` (default: every 5 s or 5,000 rows), or a
                 :class:`~quixframes.CommitSettings`.
             auto_offset_reset: where a group begins that has never committed: "earliest" (default) or "latest".
-            start: instead of that, a moment: anything that ``pandas.Timestamp`` takes. It is compared with the time at
-                which messages arrived in Kafka, not with event time.
+            start: instead of that, a moment for a group that has never committed (or for none): anything that
+                ``pandas.Timestamp`` takes. It is compared with the time at which messages arrived in Kafka, not with
+                event time.
             reader: limits and time-outs.
             on_bad_message: "raise" (default) a message that cannot be read, in the loop; or "skip" it, which is logged,
                 and counted in ``topic.bad_messages``.
@@ -178,6 +170,8 @@ class StreamingClient:
             raise SettingsError("consumer_group='' is no name: give one, or None to read without a group")
         if on_bad_message not in ("raise", "skip"):
             raise SettingsError(f"on_bad_message={on_bad_message!r} has to be 'raise' or 'skip'")
+        commit = CommitSettings.of(commit_settings)
+        begin = Start(AutoOffsetReset.of(auto_offset_reset), _milliseconds(start))
         reader = reader or ReaderSettings()
         admin = self._get_admin()
         admin.describe(topic)
@@ -186,7 +180,7 @@ class StreamingClient:
             topic,
             group=consumer_group is not None,
             admin=admin,
-            start=Start(AutoOffsetReset.of(auto_offset_reset), _milliseconds(start)),
+            start=begin,
             settings=reader,
             hooks=hooks or Hooks(),
         )
@@ -195,10 +189,10 @@ class StreamingClient:
             consumer_group,
             poller,
             admin,
-            commit=CommitSettings.of(commit_settings),
+            commit=commit,
             reader=reader,
             on_bad_message=on_bad_message,
-            flush_outputs=self._flush_outputs,
+            outputs=self._outputs,
             on_close=self._forget,
         )
         with self._lock:
@@ -241,9 +235,8 @@ class StreamingClient:
         """Wait until the cluster has acknowledged everything written so far, to any topic; see
         :meth:`OutputTopic.flush`."""
         self._check_open()
-        self._flush_outputs(
-            seconds(self._writer_settings.delivery_timeout) + 5 if timeout is None else seconds(timeout, name="timeout")
-        )
+        patience = seconds(self._outputs.settings.delivery_timeout) + 5
+        self._outputs.flush(patience if timeout is None else seconds(timeout, name="timeout"))
 
     def close(self, timeout: Duration = "30s") -> None:
         """Close every topic, the connections, and the Kafka that was started for this client, within ``timeout``.
@@ -254,11 +247,10 @@ class StreamingClient:
             if self._closed:
                 return
             self._closed = True
-            inputs, outputs = list(self._inputs), list(self._outputs)
-        atexit.unregister(self._at_exit)
+            topics: list[InputTopic | OutputTopic] = [*self._inputs, *self._outputs.topics]
+        atexit.unregister(self._close_at_exit)
         deadline = time.monotonic() + seconds(timeout, name="timeout")
         errors: list[Exception] = []
-        topics: list[InputTopic | OutputTopic] = [*inputs, *outputs]
         for topic in topics:
             try:
                 topic.close(max(0.1, deadline - time.monotonic()))
@@ -287,26 +279,13 @@ class StreamingClient:
             log.exception("closing the client after an error: not everything ended well")
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._outputs)} outputs and {len(self._inputs)} inputs open"
+        state = "closed" if self._closed else f"{len(self._outputs.topics)} outputs and {len(self._inputs)} inputs open"
         return f"<StreamingClient of {', '.join(self.connection.brokers)}: {state}>"
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(repr(self)[1:-1])}</p>"
 
     # Inside
-
-    def _flush_outputs(self, timeout: float) -> None:
-        with self._lock:
-            outputs, producer = list(self._outputs), self._producer
-        if producer is None:
-            return
-        for topic in outputs:
-            topic._release_buffers()
-        everything = producer.flush(timeout)
-        for topic in outputs:
-            topic._raise_failures()
-        if not everything:
-            raise BrokerUnavailableError(f"not everything written was acknowledged within {timeout:g} s")
 
     def _get_admin(self) -> Admin:
         with self._lock:
@@ -319,14 +298,19 @@ class StreamingClient:
         with self._lock:
             self._check_open()
             if self._producer is None:
-                self._producer = self._transport.producer(self.connection, self._writer_settings)
+                self._producer = self._transport.producer(self.connection, self._outputs.settings)
             return self._producer
 
-    def _forget(self, topic: InputTopic | OutputTopic) -> None:
+    def _forget(self, topic: InputTopic) -> None:
         with self._lock:
-            topics: list[Any] = self._inputs if isinstance(topic, InputTopic) else self._outputs
-            if topic in topics:
-                topics.remove(topic)
+            if topic in self._inputs:
+                self._inputs.remove(topic)
+
+    def _close_at_exit(self) -> None:
+        try:
+            self.close("10s")
+        except QuixframesError as exc:
+            log.error("at the end of the program: %s", exc)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -351,19 +335,3 @@ def _milliseconds(moment: object) -> int | None:
     if pd.isna(stamp):
         raise SettingsError(f"start={moment!r} is not a moment")
     return int((stamp if stamp.tz is not None else stamp.tz_localize("UTC")).timestamp() * 1000)
-
-
-def _close_at_exit(client: StreamingClient) -> Any:
-    """Close a client that is still open when the program ends, so that its group learns of it and its rows are sent."""
-    reference = weakref.ref(client)
-
-    def close() -> None:
-        opened = reference()
-        if opened is not None:
-            try:
-                opened.close("10s")
-            except QuixframesError as exc:
-                log.error("at the end of the program: %s", exc)
-
-    atexit.register(close)
-    return close

@@ -25,12 +25,13 @@ from types import FrameType, TracebackType
 from typing import Any, Literal, Self
 
 import pandas as pd
-import pyarrow as pa
 
-from quixframes.buffer import Piece, Release, RowBuffer
-from quixframes.errors import CommitError, SettingsError, WireError
+from quixframes.batch import Claim, RowBatch, StreamReader
+from quixframes.buffer import Release, RowBuffer
+from quixframes.errors import ClosedError, CommitError, QuixframesError, SettingsError, WireError
 from quixframes.frames import FrameDecoder
 from quixframes.kafka import Admin, Offset, Partition, Record
+from quixframes.output import Outputs
 from quixframes.poller import Assignment, Poller
 from quixframes.settings import (
     BufferSettings,
@@ -40,135 +41,16 @@ from quixframes.settings import (
     ReaderSettings,
     byte_count,
     seconds,
+    whole_number,
 )
 from quixframes.wire import MessageDecoder
 
-__all__ = ["Claim", "InputTopic", "RowBatch", "StreamReader", "buffer_settings"]
+__all__ = ["InputTopic", "buffer_settings"]
 
 log = logging.getLogger(__name__)
 
 _LONGEST_WAIT = 0.5
 _COMMIT_TIMEOUT = 30.0
-
-
-class StreamReader:
-    """A stream as its reader knows it."""
-
-    __slots__ = ("batches", "rows", "stream_id", "topic")
-
-    def __init__(self, topic: str, stream_id: str) -> None:
-        self.topic = topic
-        self.stream_id = stream_id
-        self.rows = 0
-        self.batches = 0
-
-    def __repr__(self) -> str:
-        return (
-            f"<StreamReader {self.stream_id!r} of topic {self.topic!r}: {self.rows:,} rows in {self.batches:,} batches>"
-        )
-
-
-class RowBatch:
-    """Consecutive rows of one stream: what is handed over, processed and committed as one.
-
-    Attributes:
-        stream_id: the stream's ID.
-        stream: the stream, as known at these rows.
-        partition: the number of the partition that the stream lives in.
-        offsets: the first and the last offset of the messages that the rows came in.
-        reason: the rule that released the batch, as in :class:`quixframes.buffer.Release`.
-    """
-
-    __slots__ = ("_batch", "_claim", "_decoder", "_frame", "_topic", "reason", "stream")
-
-    def __init__(
-        self,
-        batch: pa.RecordBatch,
-        stream: StreamReader,
-        reason: str,
-        decoder: FrameDecoder,
-        claim: Claim,
-        topic: InputTopic | None,
-    ) -> None:
-        self._batch = batch
-        self._decoder = decoder
-        self._claim = claim
-        self._topic = topic
-        self._frame: pd.DataFrame | None = None
-        self.stream = stream
-        self.reason = reason
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """The rows as a DataFrame with a DatetimeIndex named ``time`` (UTC, ns), each column with the dtype that it was
-        written with. Made when it is first asked for; the same object each time, and yours to change."""
-        if self._frame is None:
-            self._frame = self._decoder.decode(self._batch)
-        return self._frame
-
-    @property
-    def arrow(self) -> pa.RecordBatch:
-        """The rows as an Arrow record batch in normal form, without a copy."""
-        return self._batch
-
-    @property
-    def stream_id(self) -> str:
-        """The stream's ID."""
-        return self.stream.stream_id
-
-    @property
-    def partition(self) -> int:
-        """The number of the partition that the stream lives in."""
-        return self._claim.assignment.partition.number
-
-    @property
-    def offsets(self) -> tuple[int, int]:
-        """The first and the last offset of the messages that the rows came in."""
-        pieces = self._claim.pieces
-        return pieces[0].source, pieces[-1].source
-
-    def commit(self) -> None:
-        """Say that these rows are processed, and wait until the group's offset is committed.
-
-        These rows, and no others, are then finished: the offset moves as far as the rows before them are finished too,
-        and remembers these beyond. What this client wrote until now is acknowledged first.
-
-        Raises:
-            CommitError: the topic is read without a group, or the commit was not acknowledged in time.
-            DeliveryError: something written before could not be delivered; nothing was committed.
-        """
-        if self._topic is None:
-            raise CommitError("a replay joins no group, so there is nothing to commit to")
-        self._topic._commit([self._claim])
-
-    def __len__(self) -> int:
-        return int(self._batch.num_rows)
-
-    def __repr__(self) -> str:
-        first, last = self.offsets
-        return (
-            f"<RowBatch of stream {self.stream_id!r}: {len(self):,} rows × {self._batch.num_columns - 1} columns, "
-            f"partition {self.partition}, offsets {first}-{last}>"
-        )
-
-    def _repr_html_(self) -> str:
-        title = html.escape(repr(self)[1:-1])
-        table: str = self.frame.head()._repr_html_()  # type: ignore[operator]
-        return f"<p><b>{title}</b></p>{table}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Claim:
-    """A batch that was handed over, without its rows: what has to be remembered until it is finished."""
-
-    assignment: Assignment
-    pieces: tuple[Piece, ...]
-    rows: int
-
-    def finish(self) -> None:
-        if self.assignment.ledger is not None:
-            for piece in self.pieces:
-                self.assignment.ledger.finish(*piece)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +80,7 @@ class InputTopic:
         commit: CommitSettings,
         reader: ReaderSettings,
         on_bad_message: Literal["raise", "skip"],
-        flush_outputs: Callable[[float], None],
+        outputs: Outputs,
         on_close: Callable[[InputTopic], None],
     ) -> None:
         self.name = topic
@@ -208,7 +90,7 @@ class InputTopic:
         self._admin = admin
         self._most_held = byte_count(reader.held)
         self._on_bad_message = on_bad_message
-        self._flush_outputs = flush_outputs
+        self._outputs = outputs
         self._on_close = on_close
         self._commit_every = seconds(commit.every)
         self._automatic = commit.mode is CommitMode.Automatic
@@ -226,7 +108,8 @@ class InputTopic:
         self._held_bytes = 0
         self._settings: BufferSettings | None = None
         self._generation = -1
-        self._handed: dict[Claim, None] = {}
+        # Batches that were handed over and are not finished, with the number of outputs that had failed by then.
+        self._handed: dict[Claim, int] = {}
         self._finished: list[Claim] = []
         self._finished_rows = 0
         self._finished_since = 0.0
@@ -265,10 +148,11 @@ class InputTopic:
             BrokerError: what will not mend itself. An unreachable cluster is waited for, logged and counted.
         """
         settings = buffer_settings(buffer, rules)
+        self._check_open()
         if until not in (None, "now"):
             raise SettingsError(f"until={until!r} has to be 'now' or None")
-        if max_rows is not None and (isinstance(max_rows, bool) or not isinstance(max_rows, int) or max_rows < 1):
-            raise SettingsError(f"max_rows={max_rows!r} has to be a whole number above zero, or None")
+        if max_rows is not None:
+            whole_number(max_rows, "max_rows", least=1)
         ends = {Partition(self.name, n): end for n, end in self._admin.ends(self.name).items()} if until else None
         bounds = _Bounds(ends, max_rows, None if idle is None else seconds(idle, name="idle"))
         return self._loop(settings, bounds)
@@ -294,7 +178,7 @@ class InputTopic:
             if not batch._claim.assignment.owned:
                 continue
             if self._poller.has_group:
-                self._handed[batch._claim] = None
+                self._handed[batch._claim] = self._outputs.failures
             batch.stream.rows += len(batch)
             batch.stream.batches += 1
             self.rows_read += len(batch)
@@ -431,7 +315,7 @@ class InputTopic:
                 release.reason,
                 self._frames,
                 Claim(assignment, release.pieces, release.batch.num_rows),
-                self,
+                self._commit,
             )
         )
 
@@ -466,9 +350,9 @@ class InputTopic:
 
     # Commits
 
-    def commit(self) -> None:
+    def commit(self) -> bool:
         """Say that every batch handed over so far is processed, and commit; as :meth:`RowBatch.commit` does for one."""
-        self._commit(list(self._handed))
+        return self._commit(list(self._handed))
 
     def _finish_later(self, claim: Claim) -> None:
         if not self._finished:
@@ -482,33 +366,46 @@ class InputTopic:
             self._finished_rows >= self.commit_settings.rows
             or time.monotonic() - self._finished_since >= self._commit_every
         ):
-            self._commit(self._finished)
+            self._commit_finished(_COMMIT_TIMEOUT)
 
-    def _commit(self, claims: list[Claim], timeout: float = _COMMIT_TIMEOUT) -> None:
+    def _commit_finished(self, timeout: float) -> None:
+        """Commit what the loop has finished, but for batches whose results may be among outputs that have failed since:
+        nobody can say which those were, so these batches stay unfinished, and come again."""
+        self._outputs.flush(timeout)
+        claims, self._finished, self._finished_rows = self._finished, [], 0
+        sound = [claim for claim in claims if self._handed.get(claim) == self._outputs.failures]
+        if len(sound) < len(claims):
+            log.warning(
+                "topic %s: %d batches are not committed, since outputs failed after they were handed over",
+                self.name,
+                len(claims) - len(sound),
+            )
+        self._commit(sound, timeout)
+
+    def _commit(self, claims: list[Claim], timeout: float = _COMMIT_TIMEOUT) -> bool:
         if not self._poller.has_group:
             raise CommitError(
                 f"topic {self.name!r} was opened with consumer_group=None, so there is no group to commit for: "
                 "open it with a consumer group"
             )
-        self._flush_outputs(timeout)
+        self._check_open()
+        self._outputs.flush(timeout)
         offsets: dict[Assignment, Offset] = {}
+        moved: set[Partition] = set()
         with self._poller.lock:
             for claim in claims:
                 self._handed.pop(claim, None)
                 if not claim.assignment.owned:
-                    log.warning(
-                        "%s moved on to another instance before its rows were committed: they come again there",
-                        claim.assignment.partition,
-                    )
+                    moved.add(claim.assignment.partition)
                     continue
                 claim.finish()
                 offsets.setdefault(claim.assignment, Offset(0))
             for assignment in offsets:
                 assert assignment.ledger is not None
                 offsets[assignment] = Offset(*assignment.ledger.committable())
-        if claims is self._finished:
-            self._finished, self._finished_rows = [], 0
-        self._poller.commit(offsets, timeout)
+        for at in moved:
+            log.warning("%s moved on to another instance before its rows were committed: they come again there", at)
+        return self._poller.commit(offsets, timeout) and len(moved) == 0
 
     def holding(self) -> pd.DataFrame:
         """What holds each partition's commits back: a row for each partition that has something unfinished.
@@ -571,14 +468,18 @@ class InputTopic:
         """
         if self._closed:
             return
-        self._closed = True
         deadline = time.monotonic() + seconds(timeout, name="timeout")
         try:
             if self._finished:
-                self._commit(self._finished, max(0.1, deadline - time.monotonic()))
+                self._commit_finished(max(0.1, deadline - time.monotonic()))
         finally:
+            self._closed = True
             self._poller.close(max(0.1, deadline - time.monotonic()))
             self._on_close(self)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"topic {self.name!r} is closed: open it again with client.open_input_topic")
 
     def __enter__(self) -> Self:
         return self
@@ -586,7 +487,12 @@ class InputTopic:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except QuixframesError:
+            if exc is None:
+                raise
+            log.exception("closing topic %s after an error: what was finished may come again", self.name)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"partitions {self.partitions}"

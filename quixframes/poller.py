@@ -112,7 +112,7 @@ class Poller:
         self._chunks: deque[tuple[Chunk, int]] = deque()
         self._bytes = 0
         self._out_bytes = 0
-        self._commits: deque[tuple[dict[Assignment, Offset], Future[None]]] = deque()
+        self._commits: deque[tuple[dict[Assignment, Offset], Future[bool]]] = deque()
         self._error: QuixframesError | None = None
         self._closing: float | None = None
         self._paused: frozenset[Partition] = frozenset()
@@ -127,12 +127,16 @@ class Poller:
         self.messages_gone = 0
         self.commits = 0
         self.commits_moved_on = 0
-        if group:
-            consumer.subscribe([topic], self._revoking)
-        else:
-            offsets = {Partition(topic, n): offset for n, offset in start.offsets(admin, topic).items()}
-            consumer.assign(offsets)
-            self.assignments = {at: Assignment(at, None, offset) for at, offset in offsets.items()}
+        try:
+            if group:
+                consumer.subscribe([topic], self._revoking)
+            else:
+                offsets = {Partition(topic, n): offset for n, offset in start.offsets(admin, topic).items()}
+                consumer.assign(offsets)
+                self.assignments = {at: Assignment(at, None, offset) for at, offset in offsets.items()}
+        except BaseException:
+            consumer.close(1.0)
+            raise
         self._thread = threading.Thread(target=self._run, name=f"quixframes-reader-{topic}", daemon=True)
         self._thread.start()
 
@@ -165,20 +169,22 @@ class Poller:
                 return False
             return all(a.position >= ends.get(at, 0) for at, a in self.assignments.items())
 
-    def commit(self, offsets: dict[Assignment, Offset], timeout: float) -> None:
+    def commit(self, offsets: dict[Assignment, Offset], timeout: float) -> bool:
         """Commit for the assignments that are still ours, and wait for the cluster's acknowledgement.
+
+        Returns whether all of them were still ours, and still are.
 
         Raises:
             CommitError: it was not acknowledged within ``timeout`` seconds.
         """
-        done: Future[None] = Future()
+        done: Future[bool] = Future()
         with self._changed:
             if not self._thread.is_alive():
                 raise self._error or ClosedError(f"reading of topic {self._topic!r} has ended")
             self._commits.append((offsets, done))
             self._changed.notify_all()
         try:
-            done.result(timeout)
+            return done.result(timeout)
         except TimeoutError:
             raise CommitError(
                 f"a commit to topic {self._topic!r} was not acknowledged within {timeout:g} s"
@@ -191,7 +197,7 @@ class Poller:
             if self._closing is None:
                 self._closing = time.monotonic() + timeout
             self._changed.notify_all()
-        self._thread.join(timeout + 5)
+        self._thread.join(timeout + 1)
 
     @property
     def prefetched_bytes(self) -> int:
@@ -204,11 +210,8 @@ class Poller:
         try:
             while self._closing is None and self._error is None:
                 self._turn()
-            while self._closing is None:  # the error stands until the reader closes
-                with self._changed:
-                    self._changed.wait_for(lambda: self._commits or self._closing is not None)
-                self._do_commits()
         finally:
+            # Also after an error: a reader that reads no more keeps no partition from the others.
             self._end()
 
     def _turn(self) -> None:
@@ -237,6 +240,12 @@ class Poller:
 
     def _wait(self) -> float:
         """Pause or resume as the bytes read ahead demand, and say how long the next poll may wait."""
+        out = self.batch_out_since
+        if out is not None and self._model_timeout is not None and time.monotonic() - out > self._model_timeout:
+            raise QuixframesError(
+                f"a batch of topic {self._topic!r} was held for longer than model_timeout={self._model_timeout:g} s: "
+                "its partitions were given up, and its rows come again elsewhere"
+            )
         with self._changed:
             everything = frozenset(self.assignments)
             if self._bytes > self._most_bytes:
@@ -254,14 +263,8 @@ class Poller:
                 return 0.0
             if self._commits:
                 return 0.0
-            out = self.batch_out_since
-            if out is not None and self._model_timeout is not None and time.monotonic() - out > self._model_timeout:
-                raise QuixframesError(
-                    f"a batch of topic {self._topic!r} was held for longer than model_timeout="
-                    f"{self._model_timeout:g} s: its partitions were given up, and its rows come again elsewhere"
-                )
             if self._chunks:
-                # The model has work: commits may come at any moment, and are noticed here, which they are not in a poll.
+                # The model has work: commits may come at any moment. They are noticed here, and not in a poll.
                 self._changed.wait_for(
                     lambda: self._commits or self._closing is not None or not self._chunks, _POLL_BUSY
                 )
@@ -325,7 +328,10 @@ class Poller:
         starts = {at: committed.get(at) or Offset(begin[at.topic][at.number]) for at in self._starting}
         if fresh and not self._start.is_earliest:
             # "From now on" is a place in the log from here on: a restart before the first commit must not move it.
-            self._consumer.commit({at: starts[at] for at in fresh})
+            try:
+                self._consumer.commit({at: starts[at] for at in fresh})
+            except CommitError as exc:
+                log.warning("topic %s: where the group begins could not be committed: %s", self._topic, exc)
         with self._changed:
             for at, offset in starts.items():
                 self.assignments[at] = Assignment(at, Ledger(*offset), offset.offset, committed=offset)
@@ -372,29 +378,28 @@ class Poller:
                 if not self._commits:
                     return
                 offsets, done = self._commits.popleft()
-                offsets = {assignment: offset for assignment, offset in offsets.items() if assignment.owned}
+                ours = {assignment: offset for assignment, offset in offsets.items() if assignment.owned}
             try:
-                self._commit(offsets)
+                done.set_result(self._commit(ours) and len(ours) == len(offsets))
             except Exception as exc:
                 done.set_exception(exc)
-            else:
-                done.set_result(None)
 
-    def _commit(self, offsets: dict[Assignment, Offset]) -> None:
+    def _commit(self, offsets: dict[Assignment, Offset]) -> bool:
         if not offsets:
-            return
+            return True
         try:
             self._consumer.commit({assignment.partition: offset for assignment, offset in offsets.items()})
         except GroupMovedOnError as exc:
             # Not the model's error: the rows come again at the partitions' new owner.
             self.commits_moved_on += 1
             log.warning("topic %s: a commit came too late, the rows will be delivered again: %s", self._topic, exc)
-            return
+            return False
         self.commits += 1
         with self.lock:
             for assignment, offset in offsets.items():
                 assignment.committed = offset
         self._tell("committed", {assignment.partition.number: at.offset for assignment, at in offsets.items()})
+        return True
 
     def _revoking(self, partitions: frozenset[Partition]) -> Mapping[Partition, Offset]:
         """What is finished and not committed, of partitions that are about to go. May run in the client's own

@@ -19,10 +19,11 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from quixframes import frames
+from quixframes.batch import Claim, RowBatch, StreamReader
 from quixframes.buffer import RowBuffer
 from quixframes.errors import BrokerUnavailableError, FrameError, OffsetGoneError, SettingsError
 from quixframes.frames import FrameDecoder
-from quixframes.input import Claim, RowBatch, StreamReader, buffer_settings
+from quixframes.input import buffer_settings
 from quixframes.kafka import Admin, Consumer, Partition, Record
 from quixframes.poller import Assignment
 from quixframes.settings import BufferSettings
@@ -78,7 +79,7 @@ class Replay:
             WireError: a message that cannot be read.
             BrokerUnavailableError: the cluster was out of reach for 30 s.
             OffsetGoneError: retention removed a part of the range while it was being read.
-            FrameError: a column that was asked for is in none of a stream's messages.
+            FrameError: a column that was asked for is in none of the messages; at the end.
         """
         settings = buffer_settings(buffer, rules)
         return self._batches(settings)
@@ -93,7 +94,7 @@ class Replay:
             reader.rows += release.batch.num_rows
             reader.batches += 1
             claim = Claim(assignment, release.pieces, release.batch.num_rows)
-            return RowBatch(release.batch, reader, release.reason, decoder, claim, None)
+            return RowBatch(release.batch, reader, release.reason, decoder, claim, commit=None)
 
         for assignment, offset, stream_id, batch in self._messages():
             buffer = buffers.get(stream_id)
@@ -118,7 +119,8 @@ class Replay:
         nullable kind, and other dtypes stay. Columns whose dtypes differ from message to message raise.
 
         Raises:
-            FrameError: as said, or where a parameter has the name of the stream column.
+            FrameError: as said, or a parameter has the name of the stream column, or a column that was asked for is in
+                none of the messages.
         """
         decoder = FrameDecoder()
         found: dict[str, list[pa.RecordBatch]] = {}
@@ -154,6 +156,7 @@ class Replay:
         if not at:
             return
         decoder = MessageDecoder()
+        found: set[str] = set()
         consumer = self._consumer()
         total = sum(end[partition.number] - assignment.position for partition, assignment in at.items())
         bar = _Bar(total=total, unit=" messages", desc=f"replay {self.topic}", disable=not self._progress, leave=False)
@@ -168,7 +171,9 @@ class Replay:
                 for record in polled.records:
                     assignment = at.get(Partition(record.topic, record.partition))
                     if assignment is not None and record.offset < end[record.partition] and self._is_wanted(record):
-                        yield (assignment, record.offset, *self._read(decoder, record))
+                        stream_id, batch = self._read(decoder, record)
+                        found.update(batch.schema.names)
+                        yield assignment, record.offset, stream_id, batch
                 waited = 0.0 if polled.records else waited + _POLL
                 for partition, assignment in list(at.items()):
                     position = min(consumer.position(partition) or 0, end[partition.number])
@@ -183,6 +188,12 @@ class Replay:
                         f"nothing of topic {self.topic!r} arrived for {_PATIENCE:g} s: "
                         f"{consumer.trouble() or 'no reason known'}"
                     )
+            absent = [column for column in self.columns or () if column not in found]
+            if found and absent:
+                raise FrameError(
+                    f"no message of topic {self.topic!r} has a column {absent[0]!r}",
+                    column=absent[0],
+                )
         finally:
             bar.close()
             consumer.close(5.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import math
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ __all__ = [
     "byte_count",
     "nanoseconds",
     "seconds",
+    "whole_number",
 ]
 
 Duration = str | int | float | dt.timedelta
@@ -113,13 +115,18 @@ def byte_count(size: Size, *, name: str = "size") -> int:
         if match is None or unit is None:
             raise SettingsError(f"{name}={size!r} is not a size: write a number and a unit, as in '64 MB' or '1 MiB'")
         size = round(float(match[1]) * unit)
-    return _whole(size, name, least=1)
+    return whole_number(size, name, least=1)
 
 
-def _whole(number: object, name: str, *, least: int) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+def whole_number(number: object, name: str, *, least: int) -> int:
+    """A whole number of Python's or NumPy's, as an int.
+
+    Raises:
+        SettingsError: it is none, or below ``least``; the text calls it by ``name``.
+    """
+    if isinstance(number, (bool, float)) or not hasattr(number, "__index__") or operator.index(number) < least:
         raise SettingsError(f"{name}={number!r} has to be a whole number, {least} or more")
-    return number
+    return operator.index(number)
 
 
 class CommitMode(enum.Enum):
@@ -169,7 +176,7 @@ class CommitSettings:
         if not isinstance(self.mode, CommitMode):
             raise SettingsError(f"commit mode {self.mode!r} has to be CommitMode.Automatic or CommitMode.Manual")
         seconds(self.every, name="every")
-        _whole(self.rows, "rows", least=1)
+        whole_number(self.rows, "rows", least=1)
 
     @classmethod
     def of(cls, value: CommitSettings | CommitMode) -> CommitSettings:
@@ -212,7 +219,7 @@ class BufferSettings:
 
     def __post_init__(self) -> None:
         if self.rows is not None:
-            _whole(self.rows, "rows", least=1)
+            whole_number(self.rows, "rows", least=1)
         if self.time_span is not None:
             nanoseconds(self.time_span, name="time_span")
         if self.timeout is not None:
@@ -286,7 +293,7 @@ class Hooks:
 
     Args:
         assigned: told the numbers of the partitions that came.
-        revoked: told the numbers of those that went; what was finished of them has been committed.
+        revoked: told the numbers of those that went; what was finished and acknowledged of them was committed before.
         lost: told the numbers of those that were gone before anything could be committed.
         committed: told the offset that was committed, by partition number.
     """
@@ -325,7 +332,7 @@ class Connection:
         brokers = tuple(part.strip() for part in parts if part.strip())
         for broker in brokers:
             host, colon, port = broker.rpartition(":")
-            if not (colon and host and port.isdigit() and 0 < int(port) < 65_536):
+            if not (colon and host and "/" not in host and port.isdigit() and 0 < int(port) < 65_536):
                 raise SettingsError(f"broker address {broker!r} has to be 'host:port', as in 'localhost:9092'")
         if not brokers:
             raise SettingsError("no broker address was given: write 'host:port', as in 'localhost:9092'")

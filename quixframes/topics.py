@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from quixframes.errors import SettingsError, TopicNotFoundError
+from quixframes.errors import TopicNotFoundError
 from quixframes.kafka import Admin, TopicDescription
-from quixframes.settings import Duration, Size, byte_count, nanoseconds
+from quixframes.settings import Duration, Size, byte_count, nanoseconds, whole_number
 
 __all__ = ["Topics"]
 
@@ -39,8 +39,7 @@ class Topics:
             BrokerError: there is a topic of that name, or the cluster cannot make it so.
         """
         for what, number in (("partitions", partitions), ("replication", replication)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise SettingsError(f"{what}={number!r} has to be a whole number above zero")
+            whole_number(number, what, least=1)
         settings = {}
         if retention is not None:
             settings["retention.ms"] = str(nanoseconds(retention, name="retention") // 10**6)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -228,10 +229,14 @@ class MessageDecoder:
         known = self._schemas.get(fingerprint)
         if known is not None and value[: len(known[0])] == known[0]:
             # The schema is one that was checked before: what follows it is the record batch.
-            batch = pa.ipc.read_record_batch(pa.py_buffer(value).slice(len(known[0])), known[1])
+            message = pa.ipc.read_message(pa.py_buffer(value).slice(len(known[0])))
+            _refuse_compressed(message)
+            batch = pa.ipc.read_record_batch(message, known[1])
             batch.validate(full=True)
             frames.check_values(batch, dictionaries=False)
             return batch
+        for message in pa.ipc.MessageReader.open_stream(pa.py_buffer(value)):
+            _refuse_compressed(message)
         with pa.ipc.open_stream(pa.py_buffer(value)) as stream:
             schema = stream.schema
             frames.check_supported(schema)
@@ -285,6 +290,36 @@ def _check_version(version: bytes, kind: bytes) -> None:
     if not kind:
         raise ValueError("it has no qf.kind header")
     raise _FutureError(f"it is of kind {kind[:20]!r}, which this quixframes does not know: upgrade")
+
+
+# Tables of an Arrow IPC message, by the names of their fields in Arrow's Message.fbs, and the fields' places in a
+# flatbuffer's vtable, by which they are found: Message.header, DictionaryBatch.data, RecordBatch.compression.
+_HEADER, _DATA, _COMPRESSION = 8, 6, 10
+
+
+def _refuse_compressed(message: pa.Message) -> None:
+    """Raise where a message's body is compressed: what it inflates to is bounded by nothing.
+
+    Arrow has checked the flatbuffer when it made the message, so its offsets can be followed.
+    """
+    if message.type == "schema":
+        return
+    metadata = memoryview(message.metadata)
+    (root,) = struct.unpack_from("<I", metadata)
+    table = _field(metadata, root, _HEADER)
+    if table is not None and message.type == "dictionary":
+        table = _field(metadata, table, _DATA)
+    if table is None or _field(metadata, table, _COMPRESSION) is not None:
+        raise ValueError("its body is compressed, which the wire format does not allow")
+
+
+def _field(flatbuffer: memoryview, table: int, place: int) -> int | None:
+    """Where the table is that a field of a table refers to; None where the field is not set."""
+    vtable = table - struct.unpack_from("<i", flatbuffer, table)[0]
+    if place >= struct.unpack_from("<H", flatbuffer, vtable)[0]:
+        return None
+    (at,) = struct.unpack_from("<H", flatbuffer, vtable + place)
+    return table + at + struct.unpack_from("<I", flatbuffer, table + at)[0] if at else None
 
 
 def _has_dictionaries(schema: pa.Schema) -> bool:

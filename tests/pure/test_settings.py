@@ -46,7 +46,7 @@ def test_durations_are_read_as_people_write_them(written: Any, ns: int) -> None:
     assert seconds(written) == ns / 10**9
 
 
-@given(st.integers(1, 10**6), st.sampled_from(["ns", "us", "ms", "s", "min", "h", "days"]))
+@given(st.integers(1, 100_000), st.sampled_from(["ns", "us", "ms", "s", "min", "h", "days"]))
 def test_a_duration_means_what_pandas_means_by_it(count: int, unit: str) -> None:
     assert nanoseconds(f"{count} {unit}") == pd.Timedelta(count, unit).as_unit("ns").value
 
@@ -61,7 +61,15 @@ def test_what_is_no_duration_is_refused_by_name(written: Any) -> None:
 
 @pytest.mark.parametrize(
     ("written", "count"),
-    [("16 MB", 16 * 10**6), ("1 MiB", 1 << 20), ("1.5kB", 1500), ("2 GiB", 2 << 30), ("7", 7), ("8 B", 8), (4096, 4096)],
+    [
+        ("16 MB", 16 * 10**6),
+        ("1 MiB", 1 << 20),
+        ("1.5kB", 1500),
+        ("2 GiB", 2 << 30),
+        ("7", 7),
+        ("8 B", 8),
+        (4096, 4096),
+    ],
 )
 def test_sizes_are_read_as_people_write_them(written: Any, count: int) -> None:
     assert byte_count(written) == count

@@ -137,6 +137,20 @@ def stream_of(table: pa.Table) -> bytes:
     return value
 
 
+def compressed(frame: pd.DataFrame) -> Sent:
+    """A message as quixframes writes it, but for a body that Arrow has compressed."""
+    batch = FrameEncoder().encode(frame)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+        stream.write_batch(batch)
+    headers = [(n, b"%d" % len(frame) if n == "qf.rows" else v) for n, v in message_of(frame.iloc[:5]).headers]
+    return Sent(b"car-44", sink.getvalue().to_pybytes(), headers)
+
+
+ZEROS = plain_frame(2_000_000).assign(speed=0.0, gear=np.int8(0))
+ZEROS.index = pd.DatetimeIndex(np.zeros(len(ZEROS), "M8[ns]"), tz="UTC", name="time")
+CATEGORIES = plain_frame().assign(c=pd.Categorical(["a"] * 10))
+
 NESTED = pa.table({"time": pa.array([0], pa.timestamp("ns", "UTC")), "x": [[1, 2]]})
 NO_TIME = pa.table({"x": [1]})
 
@@ -159,6 +173,8 @@ UNREADABLE = [
     ("half a value", GOOD._replace(value=GOOD.value[: len(GOOD.value) // 2]), DamagedMessageError, "damaged"),
     ("JSON", GOOD._replace(value=b'{"speed": 3}'), DamagedMessageError, "damaged"),
     ("a schema and no rows", GOOD._replace(value=GOOD.value[:600]), DamagedMessageError, "damaged"),
+    ("a body that inflates", compressed(ZEROS), DamagedMessageError, "its body is compressed"),
+    ("a dictionary that inflates", compressed(CATEGORIES), DamagedMessageError, "its body is compressed"),
     ("nested columns", GOOD._replace(value=stream_of(NESTED)), DamagedMessageError, "damaged"),
     ("no time column", GOOD._replace(value=stream_of(NO_TIME)), DamagedMessageError, "time"),
 ]
