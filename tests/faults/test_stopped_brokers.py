@@ -94,6 +94,33 @@ def test_closing_during_an_outage_ends_in_time_and_leaves_no_thread(
         own_kafka.resume() if outage == "stopped" else own_kafka.restart()
 
 
+def test_closing_ends_in_time_also_with_memory_full_and_a_writer_waiting(
+    own_kafka: qf.LocalKafka, own_topic: str, make_frame: MakeFrame
+) -> None:
+    settings = qf.WriterSettings(memory="100 kB", delivery_timeout="60s")
+    client = qf.StreamingClient(own_kafka.address, writer=settings)
+    output = client.open_output_topic(own_topic)
+    own_kafka.pause()
+    try:
+        output.write(make_frame(5_000), stream="fills")
+        output.create_stream("held").parameters.buffer.write(make_frame(10))
+
+        def write() -> None:
+            with pytest.raises(qf.DeliveryError, match="closing ended"):
+                output.write(make_frame(5_000), stream="waits")
+
+        waiting = threading.Thread(target=write)
+        waiting.start()
+        begun = time.monotonic()
+        with pytest.raises(qf.BrokerError):
+            client.close("3s")
+        waiting.join(1)
+        assert not waiting.is_alive()
+        assert time.monotonic() - begun < 8
+    finally:
+        own_kafka.resume()
+
+
 @pytest.mark.parametrize("outage", ["stopped", "killed"])
 def test_a_reader_waits_for_its_broker_says_so_and_goes_on(
     own_kafka: qf.LocalKafka, own_topic: str, make_frame: MakeFrame, outage: str, caplog: pytest.LogCaptureFixture

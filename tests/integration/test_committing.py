@@ -382,3 +382,79 @@ def test_an_offset_is_plain_and_anybody_may_set_it_back(
     admin.alter_group_offsets(group, {TopicPartition(topic, 0): OffsetAndMetadata(4, "", -1)})
     admin.close()
     assert drain(client, topic, group) == {"s": list(range(40, 100))}
+
+
+def test_an_automatic_topic_does_not_commit_batches_whose_results_were_lost(
+    broker_address: str,
+    client: qf.StreamingClient,
+    make_topic: Callable[..., str],
+    make_frame: MakeFrame,
+    group: str,
+) -> None:
+    """The failure is told by a later call, here the model's next write: the loop has finished the first batch then."""
+    source, doomed = make_topic(), make_topic()
+    fill(client, source, {"s": make_frame(40)}, 10)
+    with qf.StreamingClient(broker_address, writer=qf.WriterSettings(delivery_timeout="3s")) as model:
+        read = model.open_input_topic(source, group, CommitSettings(every="1 hour", rows=10**6))
+        output = model.open_output_topic(doomed)
+        client.topics.delete(doomed)
+        with pytest.raises(qf.DeliveryError):
+            for n, batch in enumerate(read.batches(rows=10, timeout=None, until="now")):
+                if n:
+                    threading.Event().wait(5)  # the first batch's results fail meanwhile
+                output.write(batch.frame, stream="s")
+        read.close()
+    assert drain(client, source, group) == {"s": list(range(40))}
+
+
+def test_a_commit_says_whether_the_partition_was_still_ours(
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame, group: str, broker_address: str
+) -> None:
+    """The group is taken over by an instance that Kafka prefers, while this one's model has a batch in hand."""
+    fill(client, topic, {"s": make_frame(20)}, 10)
+    first = client.open_input_topic(topic, group, CommitMode.Manual)
+    loop = first.batches(rows=10, timeout=None)
+    batch = next(loop)
+    assert batch.commit() is True
+    batch = next(loop)
+    first._poller._drop(frozenset(first._poller.assignments))  # what the thread does when it is told so
+    assert batch.commit() is False
+    loop.close()  # type: ignore[attr-defined]
+    first.close()
+    assert drain(client, topic, group) == {"s": list(range(10, 20))}
+
+
+def test_a_model_over_its_limit_hands_its_partitions_to_another_instance(
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame, group: str
+) -> None:
+    """Also where reading is paused, as it is behind a slow model."""
+    fill(client, topic, {"s": make_frame(20_000)}, 5_000)
+    reader = qf.ReaderSettings(model_timeout="1s", prefetch="100 kB")
+    with client.open_input_topic(topic, group, CommitMode.Manual, reader=reader) as slow:
+        next(slow.batches(rows=5_000, timeout=None))
+        begun = time.monotonic()
+        with client.open_input_topic(topic, group, CommitMode.Manual) as other:
+            assert len(next(other.batches(rows=5_000))) == 5_000
+            assert time.monotonic() - begun < 15
+
+
+def test_a_closed_topic_says_so(client: qf.StreamingClient, topic: str, make_frame: MakeFrame, group: str) -> None:
+    fill(client, topic, {"s": make_frame(10)}, 10)
+    read = client.open_input_topic(topic, group, CommitMode.Manual)
+    (batch,) = read.batches(until="now")
+    read.close()
+    with pytest.raises(qf.ClosedError, match="open it again"):
+        read.batches()
+    with pytest.raises(qf.ClosedError, match="open it again"):
+        batch.commit()
+
+
+def test_settings_that_cannot_be_leave_no_reader_behind(
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame, group: str
+) -> None:
+    client.topics.exists(topic)  # the client's own connection
+    before = set(threading.enumerate())
+    for arguments in ({"commit_settings": "x"}, {"auto_offset_reset": "x"}, {"start": "x"}):
+        with pytest.raises(qf.SettingsError):
+            client.open_input_topic(topic, group, **arguments)  # type: ignore[arg-type]
+    assert set(threading.enumerate()) == before

@@ -177,7 +177,7 @@ def test_one_bad_dict_raises_and_the_others_are_kept(client: qf.StreamingClient,
     with client.open_output_topic(topic) as output:
         buffer = output.create_stream("s").parameters.buffer
         buffer.write({"time": pd.Timestamp(0, unit="ns"), "x": 1.0})
-        with pytest.raises(qf.FrameError, match="not a dict with a time"):
+        with pytest.raises(qf.FrameError, match="has no time"):
             buffer.write({"x": 2.0})
         buffer.write({"time": pd.Timestamp(1, unit="ns"), "x": 3.0})
         buffer.write({"time": pd.Timestamp(2, unit="ns"), "x": object()})
@@ -326,3 +326,47 @@ def test_objects_say_what_they_are(client: qf.StreamingClient, topic: str, make_
         assert "'s'" in repr(output.get_stream("s"))
     assert "closed" in repr(output)
     assert "0 outputs" in repr(client)
+
+
+def test_one_stream_s_bad_row_keeps_no_other_stream_s_rows_from_being_sent_at_close(
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame
+) -> None:
+    output = client.open_output_topic(topic)
+    bad = output.create_stream("bad").parameters.buffer
+    bad.write([{"time": 0, "x": 1.0}, {"time": 1, "x": object()}, {"time": 2, "x": 3.0}])
+    output.create_stream("good").parameters.buffer.write(make_frame(6))
+    with pytest.raises(qf.FrameError, match="buffer of stream 'bad'"):
+        output.close()
+    back = read_back(client, topic)
+    assert (len(back["good"]), back["bad"]["x"].tolist()) == (6, [1.0, 3.0])
+
+
+def test_a_bad_row_that_only_the_clock_meets_is_told_by_the_next_call(
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame
+) -> None:
+    with client.open_output_topic(topic, buffer=qf.BufferSettings(timeout="50ms")) as output:
+        output.create_stream("s").parameters.buffer.write([{"time": 0, "x": 1.0}, {"time": 1, "x": object()}])
+        threading.Event().wait(1)
+        with pytest.raises(qf.DeliveryError, match="1 rows of stream 's'.*was left out"):
+            output.flush()
+    assert read_back(client, topic)["s"]["x"].tolist() == [1.0]
+
+
+def test_the_block_s_own_error_is_the_one_that_is_seen(
+    client: qf.StreamingClient, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ZeroDivisionError), client.open_output_topic(topic) as output:
+        output.create_stream("s").parameters.buffer.write({"time": 0, "x": object()})
+        raise ZeroDivisionError
+    assert "buffer of stream 's'" in caplog.text
+
+
+@pytest.mark.parametrize("time", [None, "2026-01-01", b"now"])
+def test_a_row_whose_time_is_no_time_is_refused_where_it_is_written(
+    client: qf.StreamingClient, topic: str, time: object
+) -> None:
+    with client.open_output_topic(topic) as output:
+        buffer = output.create_stream("s").parameters.buffer
+        with pytest.raises(qf.FrameError, match="is no time"):
+            buffer.write({"Time": time, "x": 1.0})
+        assert len(buffer) == 0

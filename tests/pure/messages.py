@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import zoneinfo
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +50,9 @@ def rich_frame() -> pd.DataFrame:
         "bytes": pd.Series([b"\x00\xff", b"", None], dtype=object).to_numpy(),
         "category": pd.Categorical.from_codes([0, -1, 2], pd.Index(["lo", "mid", "hi"], dtype=object), ordered=True),
         "day": pd.array(np.array(["2026-01-01", "NaT", "1960-05-05"], "datetime64[s]")),
-        "local": pd.DatetimeIndex(["2026-07-01", None, "2026-01-01"], tz="Europe/Berlin").array,
+        "local": pd.DatetimeIndex(["2026-07-01", None, "2026-01-01"], tz=zoneinfo.ZoneInfo("Europe/Berlin"))
+        .as_unit("us")
+        .array,
         "lap": pd.array(np.array([1, "NaT", -5], "timedelta64[ms]")),
         "money": pd.array(
             [decimal.Decimal("1.10"), None, decimal.Decimal("-2.00")], dtype=pd.ArrowDtype(pa.decimal128(9, 2))
