@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from frame_cases import assert_same, indexed, of_object, over_the_wire, string_dtypes, there_and_back
+from frame_cases import assert_equal, assert_same, indexed, of_object, over_the_wire, string_dtypes, there_and_back
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -131,8 +131,8 @@ def test_rows_that_are_kept_are_those_of_the_frame(drawn: list[tuple[bool, Any]]
         }
     )
     batch = FrameEncoder().encode(frame)
-    assert_same(FrameDecoder().decode(keep_rows(batch, mask)), frame[mask])
-    assert_same(
+    assert_equal(FrameDecoder().decode(keep_rows(batch, mask)), frame[mask])
+    assert_equal(
         FrameDecoder().decode(keep_rows(over_the_wire(batch).slice(skipped), mask[skipped:])),
         frame[skipped:][mask[skipped:]],
     )
@@ -213,7 +213,7 @@ def test_text_within_views_counts_where_it_is_outside() -> None:
 # --- one frame, many streams -----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.sampled_from(["b", "a", "c", "\N{SNOWMAN}"]), max_size=12),
     st.sampled_from(["object", "category", "string", "own"]),

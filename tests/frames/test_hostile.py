@@ -238,7 +238,7 @@ MESSAGE = everything()
 SCHEMA_END = MESSAGE.index(b"\xff\xff\xff\xff", 8)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(MESSAGE) - 1), st.integers(0, 255)), min_size=1, max_size=6))
 def test_a_mutated_message_decodes_or_is_refused(changes: list[tuple[int, int]]) -> None:
     """After the schema's check, Arrow's full validation and the values' check, decoding never fails."""

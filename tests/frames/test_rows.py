@@ -171,7 +171,7 @@ def test_times_of_any_mixture_of_datetimes_are_their_instants(moments: list[Any]
     assert got.index.asi8.tolist() == [moment.value for moment in want]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.one_of(st.integers(-(2**54), 2**54), st.floats()), min_size=1, max_size=4))
 def test_numbers_in_a_column_keep_their_value_or_are_refused(drawn: list[Any]) -> None:
     """Python compares an int and a float exactly, so nothing is rounded on the way."""
@@ -186,7 +186,7 @@ def test_numbers_in_a_column_keep_their_value_or_are_refused(drawn: list[Any]) -
             assert value == wanted if wanted == wanted else pd.isna(value)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(
         st.fixed_dictionaries(
