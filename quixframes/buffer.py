@@ -128,7 +128,10 @@ class RowBuffer:
             stop = batch.num_rows if cut is None else cut.stop
             if stop > at:
                 upto = start + stop if positions is None else int(positions[stop - 1]) + 1
-                self._hold(batch.slice(at, stop - at), sizes, at, Piece(source, taken, upto), now)
+                part = batch if stop - at == batch.num_rows else batch.slice(at, stop - at)
+                if cut is None and 2 * part.num_rows < batch.num_rows:
+                    part = frames.compacted(part)  # or the few rows that wait would keep all the others in memory
+                self._hold(part, sizes, at, Piece(source, taken, upto), now)
                 taken, at = upto, stop
             if cut is not None:
                 self._release_into(added, cut.reason)

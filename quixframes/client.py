@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import html
 import logging
 import os
@@ -32,6 +33,7 @@ from quixframes.settings import (
     WriterSettings,
     seconds,
 )
+from quixframes.signals import install_sigterm, remove_sigterm
 from quixframes.topics import Topics
 
 if TYPE_CHECKING:
@@ -53,7 +55,8 @@ class StreamingClient:
         connect_timeout: how long opening something may take before it fails.
         transport: the Kafka client underneath; "kafka-python" is the only one so far.
 
-    Nothing is connected before it is needed. Leaving the ``with`` block, ``close()`` and the end of the program close
+    Nothing is connected before it is needed. While it is open, SIGTERM raises ``SystemExit`` in the main thread, unless
+    the program has a handler of its own. Leaving the ``with`` block, ``close()`` and the end of the program close
     what is open: readers first, then writers.
 
     >>> with StreamingClient("localhost:9092") as client:                                      # doctest: +SKIP
@@ -91,6 +94,7 @@ class StreamingClient:
         # A client lives until it is closed, at the latest when the program ends: so that its group learns of it, and
         # its rows are sent.
         atexit.register(self._close_at_exit)
+        install_sigterm()
 
     @classmethod
     def local(cls, directory: str | os.PathLike[str] | None = None, **settings: Any) -> Self:
@@ -241,7 +245,7 @@ class StreamingClient:
     def close(self, timeout: Duration = "30s") -> None:
         """Close every topic, the connections, and the Kafka that was started for this client, within ``timeout``.
 
-        Readers first, so that what they commit is delivered before. Raises the first error, once all is closed.
+        Readers first, so that what they commit is delivered before. Raises what went wrong once all is closed.
         """
         with self._lock:
             if self._closed:
@@ -249,21 +253,22 @@ class StreamingClient:
             self._closed = True
             topics: list[InputTopic | OutputTopic] = [*self._inputs, *self._outputs.topics]
         atexit.unregister(self._close_at_exit)
+        remove_sigterm()
         deadline = time.monotonic() + seconds(timeout, name="timeout")
-        errors: list[Exception] = []
-        for topic in topics:
-            try:
-                topic.close(max(0.1, deadline - time.monotonic()))
-            except QuixframesError as exc:
-                errors.append(exc)
-        if self._producer is not None:
-            self._producer.close(max(0.1, deadline - time.monotonic()))
-        if self._admin is not None:
-            self._admin.close(max(0.1, deadline - time.monotonic()))
-        if self._kafka is not None:
-            self._kafka.stop()
-        if errors:
-            raise errors[0]
+
+        def left() -> float:
+            return max(0.1, deadline - time.monotonic())
+
+        # The stack closes all of them, whatever one of them raises; the last to be entered comes first.
+        with contextlib.ExitStack() as stack:
+            if self._kafka is not None:
+                stack.callback(self._kafka.stop)
+            if self._admin is not None:
+                stack.callback(lambda admin: admin.close(left()), self._admin)
+            if self._producer is not None:
+                stack.callback(lambda producer: producer.close(left()), self._producer)
+            for topic in reversed(topics):
+                stack.callback(lambda topic: topic.close(left()), topic)
 
     def __enter__(self) -> Self:
         return self

@@ -149,7 +149,14 @@ class TlsError(BrokerError):
 
 
 class MessageTooLargeError(BrokerError):
-    """A message is over a limit of the client, the topic or the broker."""
+    """A message is over a limit of the client, the topic or the broker.
+
+    ``row`` is the position of the row that is too large by itself, where that was found before anything was sent.
+    """
+
+    def __init__(self, message: str, *, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class DeliveryError(BrokerError):

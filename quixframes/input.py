@@ -13,24 +13,25 @@ from __future__ import annotations
 
 import html
 import logging
-import signal
-import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Literal, Self
 
 import pandas as pd
 
 from quixframes.batch import Claim, RowBatch, StreamReader
-from quixframes.buffer import Release, RowBuffer
-from quixframes.errors import ClosedError, CommitError, QuixframesError, SettingsError, WireError
-from quixframes.frames import FrameDecoder
-from quixframes.kafka import Admin, Offset, Partition, Record
+from quixframes.errors import (
+    BrokerUnavailableError,
+    ClosedError,
+    CommitError,
+    QuixframesError,
+    SettingsError,
+    WireError,
+)
+from quixframes.gather import Gatherer
+from quixframes.kafka import Admin, Partition
 from quixframes.output import Outputs
 from quixframes.poller import Assignment, Poller
 from quixframes.settings import (
@@ -43,7 +44,7 @@ from quixframes.settings import (
     seconds,
     whole_number,
 )
-from quixframes.wire import MessageDecoder
+from quixframes.signals import StepSignals
 
 __all__ = ["InputTopic", "buffer_settings"]
 
@@ -88,36 +89,27 @@ class InputTopic:
         self.commit_settings = commit
         self._poller = poller
         self._admin = admin
-        self._most_held = byte_count(reader.held)
-        self._on_bad_message = on_bad_message
         self._outputs = outputs
         self._on_close = on_close
         self._commit_every = seconds(commit.every)
         self._automatic = commit.mode is CommitMode.Automatic
-        self._messages = MessageDecoder()
-        self._frames = FrameDecoder()
-        # What was read ahead; of the first message, which of its rows are still to go to their buffer (None: not known
-        # yet). It stays first until they have, so that after an error the next loop meets it again.
-        self._records: deque[tuple[Assignment, Record]] = deque()
-        self._taken: list[tuple[int, int]] | None = None
-        self._ready: deque[RowBatch] = deque()
-        self._streams: dict[str, StreamReader] = {}
-        # Buffers by partition and stream; those that hold rows again in the order in which their time will be up.
-        self._buffers: dict[tuple[Assignment, str], RowBuffer] = {}
-        self._held: dict[tuple[Assignment, str], RowBuffer] = {}
-        self._held_bytes = 0
-        self._settings: BufferSettings | None = None
+        self._gatherer = Gatherer(
+            topic,
+            poller,
+            most_held=byte_count(reader.held),
+            on_bad_message=on_bad_message,
+            commit=self._commit,
+        )
         self._generation = -1
         # Batches that were handed over and are not finished, with the number of outputs that had failed by then.
         self._handed: dict[Claim, int] = {}
         self._finished: list[Claim] = []
         self._finished_rows = 0
         self._finished_since = 0.0
-        self._looping: int | None = None
-        self._terminated = False
+        self._finished_tries = 0
+        self._looping = False
         self._closed = False
         self.rows_read = 0
-        self.bad_messages = 0
 
     # The loop
 
@@ -158,81 +150,102 @@ class InputTopic:
         return self._loop(settings, bounds)
 
     def _loop(self, settings: BufferSettings, bounds: _Bounds) -> Iterator[RowBatch]:
-        if self._looping is not None:
+        if self._looping:
             raise SettingsError(f"topic {self.name!r} is being read in a loop already: it can have one at a time")
-        self._looping = threading.get_ident()
+        self._looping = True
+        signals = StepSignals()
         try:
-            if settings != self._settings:
-                self._release_held("settings")
-                self._buffers.clear()
-                self._settings = settings
-            with self._sigterm():
-                yield from self._hand_over(self._gather(bounds), bounds)
+            with signals:
+                self._gatherer.begin(settings)
+                yield from self._hand_over(bounds, signals)
         finally:
+            self._gatherer.end()
             self._poller.batch_out_since = None
-            self._looping = None
+            self._looping = False
 
-    def _hand_over(self, batches: Iterator[RowBatch], bounds: _Bounds) -> Iterator[RowBatch]:
-        rows = 0
-        for batch in batches:
+    def _hand_over(self, bounds: _Bounds, signals: StepSignals) -> Iterator[RowBatch]:
+        ready, rows = self._gatherer.ready, 0
+        while self._get_ready(bounds, signals):
+            signals.raise_pending()
+            batch = ready.popleft()
             if not batch._claim.assignment.owned:
                 continue
             if self._poller.has_group:
                 self._handed[batch._claim] = self._outputs.failures
+            self._poller.batch_out_since = time.monotonic()
+            handed = False
+            try:
+                signals.in_model = True
+                yield batch
+                handed = True
+            except GeneratorExit:  # the loop was left: its last batch is not finished
+                handed = True
+                raise
+            finally:
+                signals.in_model = False
+                self._poller.batch_out_since = None
+                if not handed:  # a signal came before the batch was handed over
+                    self._handed.pop(batch._claim, None)
+                    ready.appendleft(batch)
             batch.stream.rows += len(batch)
             batch.stream.batches += 1
             self.rows_read += len(batch)
-            self._poller.batch_out_since = time.monotonic()
-            yield batch
             # The loop has asked for the next batch: this one went well.
-            self._poller.batch_out_since = None
             if self._automatic and batch._claim in self._handed:
                 self._finish_later(batch._claim)
             rows += len(batch)
             if bounds.rows is not None and rows >= bounds.rows:
                 return
-            if self._terminated:
-                sys.exit(128 + signal.SIGTERM)
 
-    def _gather(self, bounds: _Bounds) -> Iterator[RowBatch]:
-        """Batches in the order in which they are released."""
+    def _get_ready(self, bounds: _Bounds, signals: StepSignals) -> bool:
+        """Go on until a batch is ready; False where the loop has come to its end."""
+        gatherer, poller = self._gatherer, self._poller
         last = time.monotonic()
-        while True:
-            while self._ready:
-                yield self._ready.popleft()
-            if self._records:
-                self._take(*self._records[0])
-                self._records.popleft()
-                continue
+        while not gatherer.ready:
+            try:
+                if gatherer.step(bounds.ends):
+                    last = time.monotonic()
+                    continue
+            except WireError:
+                # The good rows before it are not held back by it: they go first, and the next call meets it again.
+                gatherer.release_held("error")
+                if not gatherer.ready:
+                    raise
+                return True
             now = time.monotonic()
-            self._expire(now)
-            if self._ready:
-                continue
+            gatherer.expire(now)
+            if gatherer.ready:
+                break
             if self._closed:
-                return
-            chunk = self._poller.take(0.0)
-            if not chunk:
-                self._commit_if_due()
-                if bounds.ends is not None and self._poller.drained(bounds.ends):
-                    break
-                if bounds.idle is not None and now - last >= bounds.idle:
-                    break
-                self._waiting = True
-                if self._terminated:
-                    sys.exit(128 + signal.SIGTERM)
-                chunk = self._poller.take(self._longest_wait(now, last, bounds))
-                self._waiting = False
-            if self._generation != self._poller.generation:
-                self._forget_lost()
-            for assignment, records in chunk:
-                self._records.extend((assignment, record) for record in records)
-                last = time.monotonic()
-        self._release_held("end")
-        while self._ready:
-            yield self._ready.popleft()
-        self._commit_if_due()
+                return False
+            self._commit_if_due()
+            if not poller.assigned_once:
+                last = now  # joining the group is no idle time
+            if self._is_over(now, last, bounds):
+                gatherer.release_held("end")
+                return bool(gatherer.ready)
+            signals.raise_pending()
+            signals.waiting = True
+            try:
+                chunk = poller.peek(self._longest_wait(now, last, bounds))
+            except ClosedError:  # by another thread, while this one waited
+                return False
+            finally:
+                signals.waiting = False
+            if chunk:
+                gatherer.add(chunk)
+                poller.drop_peeked()
+            if self._generation != poller.generation:
+                self._generation = poller.generation
+                gatherer.forget_lost()
+                for claim in [claim for claim in self._handed if not claim.assignment.owned]:
+                    del self._handed[claim]
+        return True
 
-    _waiting = False
+    def _is_over(self, now: float, last: float, bounds: _Bounds) -> bool:
+        if bounds.ends is not None and self._poller.drained(bounds.ends, self._gatherer.reached):
+            return True
+        return bounds.idle is not None and now - last >= bounds.idle and not self._poller.peek(0.0)
 
     def _longest_wait(self, now: float, last: float, bounds: _Bounds) -> float:
         ends = [_LONGEST_WAIT]
@@ -240,113 +253,9 @@ class InputTopic:
             ends.append(last + bounds.idle - now)
         if self._finished:
             ends.append(self._finished_since + self._commit_every - now)
-        for buffer in self._held.values():
-            if buffer.deadline is not None:
-                ends.append(buffer.deadline - now)
-            break
+        if self._gatherer.deadline is not None:
+            ends.append(self._gatherer.deadline - now)
         return max(0.001, min(ends))
-
-    def _take(self, assignment: Assignment, record: Record) -> None:
-        """Take in one message: its rows go to the buffer of their stream."""
-        if not assignment.owned:
-            return
-        try:
-            message = self._messages.decode(
-                record.key,
-                record.value,
-                record.headers,
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-            )
-        except WireError as exc:
-            if self._on_bad_message == "raise":
-                raise
-            self.bad_messages += 1
-            log.warning("skipped a message: %s", exc)
-            self._note(assignment, record.offset, 0, None)
-            return
-        key = (assignment, message.stream_id)
-        buffer = self._buffers.get(key)
-        if buffer is None:
-            assert self._settings is not None
-            buffer = self._buffers[key] = RowBuffer(self._settings, self._frames.decode)
-        rows = message.batch.num_rows
-        if self._taken is None:
-            self._taken = self._note(assignment, record.offset, rows, message.stream_id)
-        held, since = buffer.nbytes, buffer.since
-        now = time.monotonic()
-        while self._taken:
-            start, stop = self._taken[0]
-            part = message.batch if stop - start == rows else message.batch.slice(start, stop - start)
-            added = buffer.add(part, now, record.offset, start)
-            del self._taken[0]
-            if added.dropped and assignment.ledger is not None:
-                with self._poller.lock:
-                    for piece in added.dropped:
-                        assignment.ledger.finish(*piece)
-            for release in added.releases:
-                self._release(key, release)
-        self._taken = None
-        self._held_bytes += buffer.nbytes - held
-        if buffer.since != since:
-            # It holds a first row anew, or nothing: among those that hold rows, its time is up last.
-            self._held.pop(key, None)
-            if buffer.rows:
-                self._held[key] = buffer
-        if self._held_bytes > self._most_held:
-            self._release_oldest()
-
-    def _note(self, assignment: Assignment, offset: int, rows: int, stream_id: str | None) -> list[tuple[int, int]]:
-        if assignment.ledger is None:
-            return [(0, rows)] if rows else []
-        with self._poller.lock:
-            return assignment.ledger.take(offset, rows, (stream_id, time.time()))
-
-    def _release(self, key: tuple[Assignment, str], release: Release) -> None:
-        assignment, stream_id = key
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            stream = self._streams[stream_id] = StreamReader(self.name, stream_id)
-        self._ready.append(
-            RowBatch(
-                release.batch,
-                stream,
-                release.reason,
-                self._frames,
-                Claim(assignment, release.pieces, release.batch.num_rows),
-                self._commit,
-            )
-        )
-
-    def _expire(self, now: float) -> None:
-        while self._held:
-            deadline = next(iter(self._held.values())).deadline
-            if deadline is None or deadline > now:
-                return
-            self._release_oldest("timeout")
-
-    def _release_oldest(self, reason: str = "memory") -> None:
-        """Release the rows that were held first."""
-        key = next(iter(self._held))
-        buffer = self._held.pop(key)
-        self._held_bytes -= buffer.nbytes
-        release = buffer.release(reason)
-        if release is not None:
-            self._release(key, release)
-
-    def _release_held(self, reason: str) -> None:
-        while self._held:
-            self._release_oldest(reason)
-
-    def _forget_lost(self) -> None:
-        """Drop what belongs to partitions that are no longer ours."""
-        self._generation = self._poller.generation
-        for key in [key for key in self._buffers if not key[0].owned]:
-            self._held_bytes -= self._buffers.pop(key).nbytes
-            self._held.pop(key, None)
-        for claim in [claim for claim in self._handed if not claim.assignment.owned]:
-            del self._handed[claim]
 
     # Commits
 
@@ -362,25 +271,30 @@ class InputTopic:
         self._commit_if_due()
 
     def _commit_if_due(self) -> None:
-        if self._finished and (
-            self._finished_rows >= self.commit_settings.rows
-            or time.monotonic() - self._finished_since >= self._commit_every
-        ):
-            self._commit_finished(_COMMIT_TIMEOUT)
+        waited = time.monotonic() - self._finished_since
+        by_rows = self._finished_rows >= self.commit_settings.rows and not self._finished_tries
+        if self._finished and (by_rows or waited >= self._commit_every):
+            try:
+                self._commit_finished(_COMMIT_TIMEOUT)
+            except (CommitError, BrokerUnavailableError) as exc:
+                # The cluster is out of reach, which a loop waits for; these batches are committed with the next ones.
+                self._finished_since, self._finished_tries = time.monotonic(), self._finished_tries + 1
+                log.warning("topic %s: an automatic commit did not succeed, and is tried again: %s", self.name, exc)
 
     def _commit_finished(self, timeout: float) -> None:
         """Commit what the loop has finished, but for batches whose results may be among outputs that have failed since:
         nobody can say which those were, so these batches stay unfinished, and come again."""
+        deadline = time.monotonic() + timeout
         self._outputs.flush(timeout)
-        claims, self._finished, self._finished_rows = self._finished, [], 0
-        sound = [claim for claim in claims if self._handed.get(claim) == self._outputs.failures]
-        if len(sound) < len(claims):
+        sound = [claim for claim in self._finished if self._handed.get(claim, -1) in (-1, self._outputs.failures)]
+        if len(sound) < len(self._finished):
             log.warning(
                 "topic %s: %d batches are not committed, since outputs failed after they were handed over",
                 self.name,
-                len(claims) - len(sound),
+                len(self._finished) - len(sound),
             )
-        self._commit(sound, timeout)
+        self._commit_flushed(sound, max(0.1, deadline - time.monotonic()))
+        self._finished, self._finished_rows, self._finished_tries = [], 0, 0
 
     def _commit(self, claims: list[Claim], timeout: float = _COMMIT_TIMEOUT) -> bool:
         if not self._poller.has_group:
@@ -389,23 +303,25 @@ class InputTopic:
                 "open it with a consumer group"
             )
         self._check_open()
+        deadline = time.monotonic() + timeout
         self._outputs.flush(timeout)
-        offsets: dict[Assignment, Offset] = {}
+        return self._commit_flushed(claims, max(0.1, deadline - time.monotonic()))
+
+    def _commit_flushed(self, claims: list[Claim], timeout: float) -> bool:
+        """Mark the claims as finished and commit; False where some partition has moved on."""
+        ours: set[Assignment] = set()
         moved: set[Partition] = set()
         with self._poller.lock:
             for claim in claims:
                 self._handed.pop(claim, None)
-                if not claim.assignment.owned:
+                if claim.assignment.owned:
+                    claim.finish()
+                    ours.add(claim.assignment)
+                else:
                     moved.add(claim.assignment.partition)
-                    continue
-                claim.finish()
-                offsets.setdefault(claim.assignment, Offset(0))
-            for assignment in offsets:
-                assert assignment.ledger is not None
-                offsets[assignment] = Offset(*assignment.ledger.committable())
         for at in moved:
             log.warning("%s moved on to another instance before its rows were committed: they come again there", at)
-        return self._poller.commit(offsets, timeout) and len(moved) == 0
+        return self._poller.commit(ours, timeout) and not moved
 
     def holding(self) -> pd.DataFrame:
         """What holds each partition's commits back: a row for each partition that has something unfinished.
@@ -437,7 +353,12 @@ class InputTopic:
     @property
     def streams(self) -> dict[str, StreamReader]:
         """The streams of which rows were handed over, by ID."""
-        return dict(self._streams)
+        return dict(self._gatherer.streams)
+
+    @property
+    def bad_messages(self) -> int:
+        """How many messages could not be read, and were skipped."""
+        return self._gatherer.bad_messages
 
     @property
     def trouble(self) -> str | None:
@@ -506,28 +427,6 @@ class InputTopic:
             f"<table><caption>topic <b>{html.escape(self.name)}</b> (input)</caption>"
             f"<tr><th>group</th><th>partitions</th><th>rows read</th></tr><tr>{cells}</tr></table>"
         )
-
-    @contextmanager
-    def _sigterm(self) -> Iterator[None]:
-        """While a loop runs in the main thread, SIGTERM ends it after the current batch by ``SystemExit``, so that
-        ``with`` blocks close what they opened. A second one ends it at once. A handler of the program's own stays."""
-        if (
-            threading.current_thread() is not threading.main_thread()
-            or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-        ):
-            yield
-            return
-
-        def terminate(number: int, frame: FrameType | None) -> None:
-            if self._waiting or self._terminated:
-                sys.exit(128 + number)
-            self._terminated = True
-
-        signal.signal(signal.SIGTERM, terminate)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def buffer_settings(buffer: BufferSettings | None, rules: dict[str, Any]) -> BufferSettings:

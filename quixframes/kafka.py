@@ -211,8 +211,8 @@ class Admin(Protocol):
     def topics(self) -> list[str]:
         """Names of the topics there are, internal ones left out, sorted."""
 
-    def create(self, topic: str, *, partitions: int, replication: int, settings: Mapping[str, str]) -> None:
-        """Make a topic, and return when it can be written to and read from.
+    def create(self, topic: str, *, partitions: int, replication: int | None, settings: Mapping[str, str]) -> None:
+        """Make a topic, and return when it can be used. ``replication`` None: the cluster's default.
 
         Raises:
             BrokerError: it exists already, or cannot be.

@@ -274,14 +274,14 @@ class OutputTopic:
         with self._lock:
             if self._closed:
                 return
-        limit = self._patience(timeout)
-        deadline = self._give_up_at = time.monotonic() + limit
+            # From here on nothing more is accepted; what a writer in another thread has begun is waited for below.
+            self._closed = True
+            deadline = self._give_up_at = time.monotonic() + self._patience(timeout)
         try:
             errors = self._release_buffers()
             self._await(max(0.1, deadline - time.monotonic()))
         finally:
             with self._lock:
-                self._closed = True
                 self._streams.clear()
             self._ticker.close()
             self._outputs._remove(self)

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -111,16 +111,18 @@ class Poller:
         self._changed = threading.Condition(self.lock)
         self._chunks: deque[tuple[Chunk, int]] = deque()
         self._bytes = 0
-        self._out_bytes = 0
-        self._commits: deque[tuple[dict[Assignment, Offset], Future[bool]]] = deque()
+        self._commits: deque[tuple[Collection[Assignment], Future[bool]]] = deque()
         self._error: QuixframesError | None = None
         self._closing: float | None = None
         self._paused: frozenset[Partition] = frozenset()
         self._starting: set[Partition] = set()
+        self._gone: dict[Partition, int] = {}
         self.assignments: dict[Partition, Assignment] = {}
         self.assigned_once = not group
         self.generation = 0
         self.batch_out_since: float | None = None
+        self._next_look = 0.0
+        self._warned = False
         self.trouble: str | None = None
         self.trouble_since: float | None = None
         self.waited = 0.0
@@ -128,12 +130,13 @@ class Poller:
         self.commits = 0
         self.commits_moved_on = 0
         try:
+            # "From now on" means from the opening on, and not from when the group has settled.
+            self._begin = {Partition(topic, n): offset for n, offset in start.offsets(admin, topic).items()}
             if group:
                 consumer.subscribe([topic], self._revoking)
             else:
-                offsets = {Partition(topic, n): offset for n, offset in start.offsets(admin, topic).items()}
-                consumer.assign(offsets)
-                self.assignments = {at: Assignment(at, None, offset) for at, offset in offsets.items()}
+                consumer.assign(self._begin)
+                self.assignments = {at: Assignment(at, None, offset) for at, offset in self._begin.items()}
         except BaseException:
             consumer.close(1.0)
             raise
@@ -142,37 +145,41 @@ class Poller:
 
     # For the reading thread
 
-    def take(self, timeout: float) -> Chunk:
-        """What was read ahead, in order; empty where nothing arrives within ``timeout`` seconds.
+    def peek(self, timeout: float) -> Chunk:
+        """The first of what was read ahead, which stays there; empty where nothing arrives within ``timeout`` seconds.
 
         Raises:
             QuixframesError: what ended the reading.
         """
         with self._changed:
-            self._bytes -= self._out_bytes  # what was taken before is used up by now
-            self._out_bytes = 0
             if not self._chunks and self._error is None and timeout > 0:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._chunks or self._error is not None, timeout)
-            if self._chunks:
-                chunk, self._out_bytes = self._chunks.popleft()
-                self._changed.notify_all()
-                return chunk
             if self._error is not None:
                 raise self._error
-            return []
+            return self._chunks[0][0] if self._chunks else []
 
-    def drained(self, ends: Mapping[Partition, int]) -> bool:
-        """Whether every partition that is ours has been read up to ``ends``, and all of it was taken."""
+    def drop_peeked(self) -> None:
+        """What :meth:`peek` returned was taken over."""
+        with self._changed:
+            self._bytes -= self._chunks.popleft()[1]
+            self._changed.notify_all()
+
+    def drained(self, ends: Mapping[Partition, int], reached: Callable[[Assignment], bool]) -> bool:
+        """Whether every partition that is ours has been taken over up to ``ends``; ``reached`` says so of some."""
         with self.lock:
-            if self._chunks or not self.assigned_once or self._starting:
+            if not self.assigned_once or self._starting:
                 return False
-            return all(a.position >= ends.get(at, 0) for at, a in self.assignments.items())
+            waiting = {assignment for chunk, _ in self._chunks for assignment, _ in chunk}
+            return all(
+                reached(assignment) or (assignment.position >= ends.get(at, 0) and assignment not in waiting)
+                for at, assignment in self.assignments.items()
+            )
 
-    def commit(self, offsets: dict[Assignment, Offset], timeout: float) -> bool:
-        """Commit for the assignments that are still ours, and wait for the cluster's acknowledgement.
+    def commit(self, assignments: Collection[Assignment], timeout: float) -> bool:
+        """Commit what is finished of assignments, and wait for the cluster's acknowledgement.
 
-        Returns whether all of them were still ours, and still are.
+        Returns whether all of them are still ours.
 
         Raises:
             CommitError: it was not acknowledged within ``timeout`` seconds.
@@ -181,7 +188,7 @@ class Poller:
         with self._changed:
             if not self._thread.is_alive():
                 raise self._error or ClosedError(f"reading of topic {self._topic!r} has ended")
-            self._commits.append((offsets, done))
+            self._commits.append((assignments, done))
             self._changed.notify_all()
         try:
             return done.result(timeout)
@@ -218,6 +225,7 @@ class Poller:
         self._do_commits()
         try:
             self._start_partitions()
+            self._skip_gone()
             polled = self._consumer.poll(self._wait())
             self._take_in(polled)
             self._look_for_trouble()
@@ -269,7 +277,7 @@ class Poller:
                     lambda: self._commits or self._closing is not None or not self._chunks, _POLL_BUSY
                 )
                 return 0.0
-            return _POLL_IDLE if out is None and not self._out_bytes else _POLL_BUSY
+            return _POLL_IDLE if out is None else _POLL_BUSY
 
     def _set_paused(self, partitions: frozenset[Partition]) -> None:
         if to_pause := partitions - self._paused:
@@ -288,8 +296,7 @@ class Poller:
             else:
                 self._drop(rebalance.partitions)
             self._tell(rebalance.change.value, sorted(at.number for at in rebalance.partitions))
-        if polled.gone:
-            self._skip_gone(polled.gone)
+        self._gone |= {at: offset for at, offset in (polled.gone or {}).items() if at in self.assignments}
         by_partition: dict[tuple[str, int], list[Record]] = {}
         size = 0
         for record in polled.records:
@@ -324,8 +331,7 @@ class Poller:
             return
         committed = self._consumer.committed(self._starting)
         fresh = {at for at in self._starting if committed.get(at) is None}
-        begin = {topic: self._start.offsets(self._admin, topic) for topic in {at.topic for at in fresh}}
-        starts = {at: committed.get(at) or Offset(begin[at.topic][at.number]) for at in self._starting}
+        starts = {at: committed.get(at) or Offset(self._begin.get(at, 0)) for at in self._starting}
         if fresh and not self._start.is_earliest:
             # "From now on" is a place in the log from here on: a restart before the first commit must not move it.
             try:
@@ -344,31 +350,32 @@ class Poller:
             self._starting -= partitions
             self._paused -= partitions
             for at in partitions:
+                self._gone.pop(at, None)
                 assignment = self.assignments.pop(at, None)
                 if assignment is not None:
                     assignment.owned = False
             self.generation += 1
 
-    def _skip_gone(self, gone: Mapping[Partition, int]) -> None:
+    def _skip_gone(self) -> None:
         """Go on after a part of the log that is no longer there, and say so."""
-        for at, wanted in gone.items():
+        for at, wanted in list(self._gone.items()):
             first = self._admin.beginnings(at.topic)[at.number]
-            offset = first if self._start.reset is AutoOffsetReset.Earliest else self._admin.ends(at.topic)[at.number]
             if first > wanted:
                 self.messages_gone += first - wanted
                 log.warning(
-                    "%s: retention removed offsets %d to %d (%d messages) before they were read; going on at %d",
-                    at, wanted, first - 1, first - wanted, offset,
+                    "%s: retention removed offsets %d to %d (%d messages) before they were read",
+                    at, wanted, first - 1, first - wanted,
                 )  # fmt: skip
             else:
-                log.warning("%s: offset %d is not in the topic (was it made anew?); going on at %d", at, wanted, offset)
+                log.warning("%s: offset %d is not in the topic (was it made anew?); going on at %d", at, wanted, first)
             with self._changed:
                 old = self.assignments[at]
-                if old.ledger is not None and offset < old.ledger.next:
+                if old.ledger is not None and first < old.ledger.next:
                     old.owned = False
-                    self.assignments[at] = Assignment(at, Ledger(offset), offset)
+                    self.assignments[at] = Assignment(at, Ledger(first), first)
                     self.generation += 1
-                self._consumer.seek(at, offset)
+                self._consumer.seek(at, first)
+                del self._gone[at]
 
     # Commits
 
@@ -377,10 +384,11 @@ class Poller:
             with self._changed:
                 if not self._commits:
                     return
-                offsets, done = self._commits.popleft()
-                ours = {assignment: offset for assignment, offset in offsets.items() if assignment.owned}
+                assignments, done = self._commits.popleft()
+                # Asked here, and not by who wants the commit: so that two of them cannot come in the wrong order.
+                offsets = {a: Offset(*a.ledger.committable()) for a in assignments if a.owned and a.ledger is not None}
             try:
-                done.set_result(self._commit(ours) and len(ours) == len(offsets))
+                done.set_result(self._commit(offsets) and len(offsets) == len(assignments))
             except Exception as exc:
                 done.set_exception(exc)
 
@@ -424,8 +432,6 @@ class Poller:
             self._next_look = now + _TROUBLE_EVERY
             self._note_trouble(self._consumer.trouble())
 
-    _next_look = 0.0
-
     def _note_trouble(self, trouble: str | None) -> None:
         now = time.monotonic()
         if trouble is None:
@@ -441,8 +447,6 @@ class Poller:
         if not self._warned and now - self.trouble_since >= self._warn_after:
             self._warned = True
             log.warning("topic %s: the cluster is out of reach, waiting for it: %s", self._topic, trouble)
-
-    _warned = False
 
     def _end(self) -> None:
         deadline = self._closing if self._closing is not None else time.monotonic() + 5

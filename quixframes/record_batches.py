@@ -16,7 +16,7 @@ import pyarrow as pa
 from quixframes.errors import FrameError
 from quixframes.rules import KEY, OBJECTS
 
-__all__ = ["concat", "keep_rows", "row_nbytes", "row_width"]
+__all__ = ["compacted", "concat", "keep_rows", "row_nbytes", "row_width"]
 
 OBJECT_DESCRIPTORS = {rule.descriptor for rule in OBJECTS.values()}
 
@@ -39,6 +39,14 @@ def concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
         return pa.concat_batches(batches)
     except pa.ArrowInvalid as error:
         raise FrameError(f"the batches do not fit into one: {error}") from error
+
+
+def compacted(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows and columns in memory of their own: a slice or a selection keeps alive what it was taken from."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return pa.ipc.open_stream(sink.getvalue()).read_next_batch()
 
 
 def keep_rows(batch: pa.RecordBatch, mask: npt.NDArray[np.bool_]) -> pa.RecordBatch:

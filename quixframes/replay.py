@@ -212,8 +212,8 @@ class Replay:
         )
         batch = message.batch
         if self.columns is not None:
-            have = [frames.TIME, *(column for column in self.columns if column in batch.schema.names)]
-            batch = batch.select(have)
+            have = [column for column in self.columns if column in batch.schema.names and column != frames.TIME]
+            batch = frames.compacted(batch.select([frames.TIME, *have]))
         return message.stream_id, batch
 
     def __iter__(self) -> Iterator[RowBatch]:

@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 
 from quixframes.buffer import RowBuffer
-from quixframes.errors import ClosedError, DeliveryError, FrameError, SettingsError
+from quixframes.errors import ClosedError, DeliveryError, FrameError, MessageTooLargeError, SettingsError
 from quixframes.frames import FrameDecoder, FrameEncoder
 from quixframes.settings import BufferSettings, Duration, seconds
 
@@ -77,10 +77,14 @@ class StreamWriter:
         return f"<StreamWriter {self.stream_id!r} of topic {self.topic.name!r}: {state}>"
 
     def _encode(self, rows: Rows) -> pa.RecordBatch:
+        """Rows in normal form, each of which fits into a message."""
         with self._lock:
             if isinstance(rows, pd.DataFrame):
-                return self._frames.encode(rows)
-            return self._frames.encode_rows([rows] if isinstance(rows, Mapping) else rows)
+                batch = self._frames.encode(rows)
+            else:
+                batch = self._frames.encode_rows([rows] if isinstance(rows, Mapping) else rows)
+            self.topic._encoder.check(batch, stream_id=self.stream_id, limit=self.topic._message_limit)
+            return batch
 
     def _write(self, batch: pa.RecordBatch) -> None:
         """Send rows, after those that the buffer holds."""
@@ -205,12 +209,12 @@ class ParametersBuffer:
         A row that cannot be carried spoils no other: it is left out, and raises once the others are held.
         """
         rows, self._collected = self._collected, []
-        refused: list[FrameError] = []
+        refused: list[FrameError | MessageTooLargeError] = []
         while rows:
             try:
                 self._add(self._stream._encode(rows), self._since)
                 break
-            except FrameError as exc:
+            except (FrameError, MessageTooLargeError) as exc:
                 refused.append(exc)
                 rows = [] if exc.row is None else [row for n, row in enumerate(rows) if n != exc.row]
         if refused:
@@ -219,7 +223,7 @@ class ParametersBuffer:
             raise FrameError(
                 f"a row written to the buffer of stream {stream.stream_id!r}, topic {stream.topic.name!r}, was left "
                 f"out: {refused[0]}{more}",
-                column=refused[0].column,
+                column=getattr(refused[0], "column", None),
                 row=refused[0].row,
             ) from refused[0]
 

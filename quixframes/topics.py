@@ -22,7 +22,7 @@ class Topics:
         name: str,
         *,
         partitions: int = 1,
-        replication: int = 1,
+        replication: int | None = None,
         retention: Duration | None = None,
         message_limit: Size | None = None,
     ) -> TopicDescription:
@@ -31,15 +31,16 @@ class Topics:
         Args:
             name: letters, digits, dots, underscores and hyphens.
             partitions: how many instances of one model may share the topic at most. It can grow later, not shrink.
-            replication: on how many brokers each row is kept.
+            replication: on how many brokers each row is kept; what the cluster has as its default when None.
             retention: how long rows are kept; the cluster's default (usually 7 days) when None.
             message_limit: the largest message; the cluster's default (usually 1 MiB) when None.
 
         Raises:
             BrokerError: there is a topic of that name, or the cluster cannot make it so.
         """
-        for what, number in (("partitions", partitions), ("replication", replication)):
-            whole_number(number, what, least=1)
+        whole_number(partitions, "partitions", least=1)
+        if replication is not None:
+            whole_number(replication, "replication", least=1)
         settings = {}
         if retention is not None:
             settings["retention.ms"] = str(nanoseconds(retention, name="retention") // 10**6)

@@ -94,21 +94,34 @@ class MessageEncoder:
         """The messages for a batch, as (value, headers, rows), cut by rows so that each stays under ``limit`` bytes.
 
         Messages are numbered from ``sequence`` on, and made as they are asked for, so that a large frame is never held
-        twice. A batch without rows gives none.
-
-        Raises:
-            MessageTooLargeError: one row by itself is over the limit; before the first message.
+        twice. A batch without rows gives none. The batch has to have passed :meth:`check`.
         """
         spare = limit - _MESSAGE_OVERHEAD - len(stream_id.encode())
         schema = self._schema(batch.schema)
-        if schema.row_width is None and batch.num_rows:
-            sizes = frames.row_nbytes(batch)
-            if sizes.max() > spare:
-                raise _too_large(int(sizes.argmax()), limit)
         return (
             (value, _headers(part, schema.fingerprint, session, sequence + n), part.num_rows)
             for n, (part, value) in enumerate(_cut(batch, schema, spare, limit, 0))
         )
+
+    def check(self, batch: pa.RecordBatch, *, stream_id: str, limit: int) -> None:
+        """Make sure that each row of a batch fits into a message by itself.
+
+        Raises:
+            MessageTooLargeError: a row does not; the error has its position.
+        """
+        schema = self._schema(batch.schema)
+        # What a message of one row takes beside the row: the schema, Arrow's account of each column with its buffers
+        # (each filled up to eight bytes), and the dictionaries.
+        fixed = _MESSAGE_OVERHEAD + len(stream_id.encode()) + len(schema.encoded) + 128 * (batch.num_columns + 1)
+        if schema.has_dictionaries:
+            fixed += sum(c.dictionary.nbytes + 256 for c in batch.columns if pa.types.is_dictionary(c.type))
+        if schema.row_width is not None:
+            if schema.row_width + fixed > limit and batch.num_rows:
+                raise _too_large(0, limit)
+        elif batch.num_rows:
+            sizes = frames.row_nbytes(batch)
+            if sizes.max() + fixed > limit:
+                raise _too_large(int(sizes.argmax()), limit)
 
     def _schema(self, schema: pa.Schema) -> _EncodedSchema:
         latest = self._latest  # read once: another thread may put its own here
@@ -266,7 +279,8 @@ def event_times(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
 def _too_large(row: int, limit: int) -> MessageTooLargeError:
     return MessageTooLargeError(
         f"row {row} alone takes more than the topic's message limit of {limit:,} bytes: raise the topic's "
-        "max.message.bytes, or store what is that large elsewhere and write where it is"
+        "max.message.bytes, or store what is that large elsewhere and write where it is",
+        row=row,
     )
 
 

@@ -54,10 +54,14 @@ class PythonAdmin:
         found = self._tried("topics cannot be listed", self._client.describe_topics)
         return sorted(topic["name"] for topic in found if not topic["is_internal"])
 
-    def create(self, topic: str, *, partitions: int, replication: int, settings: Mapping[str, str]) -> None:
+    def create(self, topic: str, *, partitions: int, replication: int | None, settings: Mapping[str, str]) -> None:
         """Make a topic, and return when it can be written to and read from."""
         doing = f"topic {topic!r} cannot be created"
-        wanted = {"num_partitions": partitions, "replication_factor": replication, "configs": dict(settings)}
+        wanted = {
+            "num_partitions": partitions,
+            "replication_factor": -1 if replication is None else replication,
+            "configs": dict(settings),
+        }
 
         def make() -> None:
             _check(self._client.create_topics({topic: wanted}, raise_errors=False))

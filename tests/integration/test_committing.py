@@ -431,7 +431,8 @@ def test_a_model_over_its_limit_hands_its_partitions_to_another_instance(
     fill(client, topic, {"s": make_frame(20_000)}, 5_000)
     reader = qf.ReaderSettings(model_timeout="1s", prefetch="100 kB")
     with client.open_input_topic(topic, group, CommitMode.Manual, reader=reader) as slow:
-        next(slow.batches(rows=5_000, timeout=None))
+        loop = slow.batches(rows=5_000, timeout=None)
+        next(loop)
         begun = time.monotonic()
         with client.open_input_topic(topic, group, CommitMode.Manual) as other:
             assert len(next(other.batches(rows=5_000))) == 5_000

@@ -106,7 +106,7 @@ def test_one_row_over_the_limit_raises_and_names_the_row() -> None:
     frame = plain_frame(4).assign(text=pd.array(["a", "b", "c" * 5000, "d"], dtype="string[python]"))
     encoder = MessageEncoder()
     with pytest.raises(MessageTooLargeError, match=r"row 2 alone .* limit of 4,000 bytes.*max\.message\.bytes"):
-        encoder.encode(FrameEncoder().encode(frame), stream_id="s", session=SESSION, sequence=0, limit=4_000)
+        encoder.check(FrameEncoder().encode(frame), stream_id="s", limit=4_000)
 
 
 def test_a_frame_without_rows_gives_no_message() -> None:
