@@ -6,9 +6,9 @@ stands in the schema's metadata. What else is done with frames and with batches 
 and reached from here as well: `rows`, `split`, `record_batches`.
 
 Strategy. What can be known from a frame's columns and dtypes is worked out once and kept in a plan (names, rules,
-Arrow schema), in the encoder or decoder that a writer or reader owns. Frames of one NumPy dtype, the usual telemetry,
-are then copied as one block in each direction; other frames go column by column. Nothing runs row by row, except over
-rows that are missing or at fault.
+Arrow schema), in the encoder or decoder that a writer or reader owns. Columns of one NumPy dtype side by side, the
+usual telemetry, are then copied as one block; other columns go one by one. Decoding copies a block where the whole
+frame is of one such dtype. Nothing runs row by row, except over rows that are missing or at fault.
 
 Invariants.
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ import pyarrow as pa
 from quixframes.columns import NAT, OBJECT, refuse, values_of
 from quixframes.dtypes import check_array, rule_for, rule_of
 from quixframes.errors import FrameError
-from quixframes.record_batches import compacted, concat, keep_rows, row_nbytes, row_width
+from quixframes.record_batches import concat, keep_rows, row_nbytes, row_width
 from quixframes.rows import array_of, collect, times_of_rows
 from quixframes.rules import PLAIN, Rule, object_rule
 from quixframes.split import split_by
@@ -44,7 +45,6 @@ __all__ = [
     "FrameEncoder",
     "check_supported",
     "check_values",
-    "compacted",
     "concat",
     "keep_rows",
     "row_nbytes",
@@ -58,6 +58,7 @@ TIME_TYPE = pa.timestamp("ns", "UTC")
 TIME_FIELD = pa.field(TIME, TIME_TYPE, nullable=False)
 UTC_NS = pd.DatetimeTZDtype("ns", "UTC")
 CACHE = 256  # plans that an encoder or decoder keeps; the oldest goes first
+RUN = 6  # columns of one dtype side by side from which a slice of the frame costs less than each by itself
 KEPT = 65_536  # bytes of a schema up to which its plan is kept
 
 
@@ -161,13 +162,25 @@ class FrameEncoder:
         dtypes = frame.dtypes.tolist()
         if layout.time is not None:
             time = time_ns(values_of(frame.iloc[:, layout.time]), epoch, layout.columns[layout.time])
-            del dtypes[layout.time]
+            dtypes[layout.time] = None
         else:
             time = time_ns(values_of(index), epoch, "index" if index.name is None else index.name)
-            if len(set(map(id, dtypes))) == 1 and dtypes[0] in PLAIN:
-                return self._encode_block(frame, layout, self._rule_of(dtypes[0], layout.names[0]), time)
-        columns = [values_of(frame[name]) for name in layout.names]
-        return self._encode_columns(layout.names, dtypes, columns, time)
+        rules: list[Rule] = []
+        arrays: list[Any] = []
+        for _, run in groupby(range(len(dtypes)), lambda at: id(dtypes[at])):
+            first, *more = run
+            dtype, names = dtypes[first], layout.columns[first : first + 1 + len(more)]
+            if dtype is None:
+                continue
+            if isinstance(dtype, np.dtype) and dtype in PLAIN and (len(names) >= RUN or len(names) == len(dtypes)):
+                part = frame if len(names) == len(dtypes) else frame.iloc[:, first : first + len(names)]
+                rule = self._rule_of(dtype, names[0])
+                rules += [rule] * len(names)
+                arrays += _block_arrays(part, rule)
+            else:
+                for name in names:
+                    self._encode_column(name, dtype, values_of(frame[name]), rules, arrays)
+        return self._assemble(layout.names, tuple(rules), time, arrays)
 
     def encode_rows(self, rows: Sequence[Mapping[str, Any]], *, epoch: int = 0) -> pa.RecordBatch:
         """Dicts, one a row, as a ``pa.RecordBatch``: the keys become columns, in the order in which they first appear.
@@ -198,8 +211,12 @@ class FrameEncoder:
         layout = self._layout_of_names(tuple(columns), False)
         (time_name,) = columns.keys() - set(layout.names)
         time = time_ns(times_of_rows(columns[time_name], time_name), epoch, time_name)
-        arrays = [array_of(columns[name], name, self._text) for name in layout.names]
-        return self._encode_columns(layout.names, [array.dtype for array in arrays], arrays, time)
+        rules: list[Rule] = []
+        arrays: list[Any] = []
+        for name in layout.names:
+            values = array_of(columns[name], name, self._text)
+            self._encode_column(name, values.dtype, values, rules, arrays)
+        return self._assemble(layout.names, tuple(rules), time, arrays)
 
     def _layout_of(self, columns: pd.Index[Any], index_is_time: bool) -> _Layout:
         found = self._layouts.get((id(columns), index_is_time))
@@ -229,22 +246,10 @@ class FrameEncoder:
         _remember(self._rules, id(dtype), (dtype, rule))
         return rule
 
-    def _encode_columns(self, names: tuple[str, ...], dtypes: list[Any], columns: list[Any], time: Any) -> Any:
-        rules, arrays = [], []
-        for name, dtype, values in zip(names, dtypes, columns, strict=True):
-            rule = object_rule(values, name) if dtype == OBJECT else self._rule_of(dtype, name)
-            rules.append(rule)
-            arrays.append(rule.encode(values, name))
-        return self._assemble(names, tuple(rules), time, arrays)
-
-    def _encode_block(self, frame: pd.DataFrame, layout: _Layout, rule: Rule, time: Any) -> Any:
-        """A frame of one plain NumPy dtype: one copy for all columns, which Arrow then slices."""
-        values = frame.to_numpy(copy=False)
-        block = pa.py_buffer(np.array(values.T, order="C"))
-        rows, width = len(time), values.dtype.itemsize
-        size, arrow, build = rows * width, rule.type, pa.Array.from_buffers
-        arrays = [build(arrow, rows, [None, block.slice(at * size, size)], 0) for at in range(len(layout.names))]
-        return self._assemble(layout.names, (rule,) * len(arrays), time, arrays)
+    def _encode_column(self, name: str, dtype: Any, values: Any, rules: list[Rule], arrays: list[Any]) -> None:
+        rule = object_rule(values, name) if dtype == OBJECT else self._rule_of(dtype, name)
+        rules.append(rule)
+        arrays.append(rule.encode(values, name))
 
     def _assemble(self, names: tuple[str, ...], rules: tuple[Rule, ...], time: Any, arrays: list[Any]) -> Any:
         schema = self._schemas.get((names, rules))
@@ -253,6 +258,15 @@ class FrameEncoder:
             schema = _remember(self._schemas, (names, rules), pa.schema([TIME_FIELD, *fields]))
         times = pa.Array.from_buffers(TIME_TYPE, len(time), [None, pa.py_buffer(time)], 0)
         return pa.RecordBatch.from_arrays([times, *arrays], schema=schema)
+
+
+def _block_arrays(frame: pd.DataFrame, rule: Rule) -> list[Any]:
+    """The columns of a frame of one plain NumPy dtype: one copy for all of them, which Arrow then slices."""
+    values = frame.to_numpy(copy=False)
+    block = pa.py_buffer(np.array(values.T, order="C"))
+    rows, columns = values.shape
+    size, arrow, build = rows * values.dtype.itemsize, rule.type, pa.Array.from_buffers
+    return [build(arrow, rows, [None, block.slice(at * size, size)], 0) for at in range(columns)]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

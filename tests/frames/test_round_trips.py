@@ -54,6 +54,19 @@ def test_a_frame_of_one_dtype_keeps_every_bit(dtype: str, drawn: list[int]) -> N
     assert_travels(indexed({"a": bits(drawn, dtype), "b": bits(drawn[::-1], dtype), "c": bits(drawn, dtype)}))
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(BITS, max_size=6), st.permutations(["f8"] * 8 + ["i2"] * 6 + ["M8[ns]"]), st.integers(0, 15))
+def test_columns_of_one_dtype_side_by_side_stay_in_their_order(drawn: list[int], dtypes: list[str], at: int) -> None:
+    """Runs of a dtype are copied as blocks, wherever they begin, and wherever the time stands."""
+    for order in (dtypes, sorted(dtypes)):
+        columns = {f"{place}": bits([number ^ place for number in drawn], dtype) for place, dtype in enumerate(order)}
+        frame = indexed(columns)
+        assert_travels(frame)
+        beside = frame.reset_index()
+        beside.insert(at, "time", beside.pop("time"))
+        assert_equal(there_and_back(beside), frame)
+
+
 @often
 @given(with_missing)
 def test_nullable_columns_tell_missing_from_nan(drawn: list[tuple[int, bool]]) -> None:
