@@ -459,3 +459,63 @@ def test_settings_that_cannot_be_leave_no_reader_behind(
         with pytest.raises(qf.SettingsError):
             client.open_input_topic(topic, group, **arguments)  # type: ignore[arg-type]
     assert set(threading.enumerate()) == before
+
+
+def test_ctrl_c_at_any_moment_of_a_loop_loses_no_row_and_repeats_none(
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame, group: str
+) -> None:
+    """As in a notebook: the cell is interrupted and run again, on the same topic object. Every row is handed over and
+    finished exactly once, but for the batch in hand, which the model knows of."""
+    fill(client, topic, {"a": make_frame(3_000), "b": make_frame(3_000)}, 7)
+    seen: dict[str, list[int]] = {"a": [], "b": []}
+    randomness = random.Random(5)
+    interrupts = 0
+    with client.open_input_topic(topic, group, CommitMode.Manual) as read:
+        while True:
+            timer = threading.Timer(randomness.uniform(0.0, 0.03), signal.raise_signal, [signal.SIGINT])
+            loop = read.batches(rows=50, timeout=None, until="now")
+            try:
+                timer.start()
+                for batch in loop:
+                    seen[batch.stream_id].extend(batch.frame["n"])
+                    batch = None
+            except KeyboardInterrupt:
+                interrupts += 1
+                loop.close()  # type: ignore[attr-defined]
+                continue
+            finally:
+                timer.cancel()
+                try:
+                    timer.join()
+                except KeyboardInterrupt:
+                    interrupts += 1
+            break
+        read.commit()
+        assert read.holding().empty
+    for rows in seen.values():
+        assert sorted(set(rows)) == list(range(3_000))
+    assert interrupts > 3
+
+
+def test_a_clean_stop_in_the_middle_and_a_restart_deliver_every_row_exactly_once(
+    client: qf.StreamingClient, make_topic: Callable[..., str], make_frame: MakeFrame, group: str
+) -> None:
+    """For buffers of any size over messages of any size, committed by hand or automatically."""
+    randomness = random.Random(11)
+    for mode in CommitMode:
+        topic = make_topic(partitions=2)
+        frames = {f"s{n}": make_frame(randomness.randint(500, 1500)) for n in range(4)}
+        fill(client, topic, frames, randomness.randint(3, 200))
+        seen: dict[str, list[int]] = {stream: [] for stream in frames}
+        stops = 0
+        while sum(map(len, seen.values())) < sum(map(len, frames.values())):
+            rules = qf.BufferSettings(rows=randomness.randint(1, 700), timeout=None)
+            with client.open_input_topic(topic, f"{group}-{mode.value}", mode) as read:
+                for batch in read.batches(rules, until="now", max_rows=randomness.randint(1, 1500)):
+                    seen[batch.stream_id].extend(batch.frame["n"])
+                    if mode is CommitMode.Manual:
+                        batch.commit()
+            stops += 1
+            assert stops < 60
+        assert stops > 2
+        assert seen == {stream: frame["n"].tolist() for stream, frame in frames.items()}

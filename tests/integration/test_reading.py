@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from kafka import KafkaProducer
 
@@ -152,16 +153,42 @@ def test_start_chooses_a_moment_of_arrival(
 
 
 def test_until_now_ends_with_the_rows_that_were_there(
-    client: qf.StreamingClient, topic: str, make_frame: MakeFrame
+    client: qf.StreamingClient, make_topic: Callable[..., str], make_frame: MakeFrame
 ) -> None:
-    fill(client, topic, make_frame(100), rows=10)
+    """However many more are written meanwhile, and read ahead: those come first in the next loop."""
+    topic = make_topic(partitions=2)
+    for stream in ("a", "b", "c"):
+        fill(client, topic, make_frame(100), stream, rows=10)
     with client.open_input_topic(topic, None) as read:
-        loop = read.batches(rows=10, until="now")
-        first = next(loop)
-        fill(client, topic, make_frame(50), rows=10)
-        assert len(first) + sum(len(batch) for batch in loop) >= 100
-    with client.open_input_topic(topic, None) as read:
-        assert sum(len(batch) for batch in read.batches(until="now")) == 150
+        loop = read.batches(rows=10, timeout=None, until="now")
+        for stream in ("a", "b", "c"):
+            fill(client, topic, make_frame(50, start=100), stream, rows=10)
+        first: dict[str, list[int]] = {}
+        for batch in loop:
+            first.setdefault(batch.stream_id, []).extend(batch.frame["n"])
+        assert first == {stream: list(range(100)) for stream in "abc"}
+        second: dict[str, list[int]] = {}
+        for batch in read.batches(rows=10, timeout=None, until="now"):
+            second.setdefault(batch.stream_id, []).extend(batch.frame["n"])
+        assert second == {stream: list(range(100, 150)) for stream in "abc"}
+
+
+def test_latest_means_from_the_opening_on(
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame, group: str
+) -> None:
+    """Also where the rows come before the group has settled."""
+    fill(client, topic, make_frame(10))
+    with client.open_input_topic(topic, group, auto_offset_reset="latest") as read:
+        fill(client, topic, make_frame(7, start=10))
+        assert [n for batch in read.batches(until="now") for n in batch.frame["n"]] == list(range(10, 17))
+
+
+def test_joining_a_group_is_no_idle_time(
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame, group: str
+) -> None:
+    fill(client, topic, make_frame(10))
+    with client.open_input_topic(topic, group) as read:
+        assert sum(len(batch) for batch in read.batches(idle="300ms", timeout=None)) == 10
 
 
 def test_an_empty_topic_ends_at_once(client: qf.StreamingClient, topic: str, group: str) -> None:
@@ -292,7 +319,7 @@ def test_a_message_of_somebody_else_s_raises_with_its_place_after_the_rows_befor
     with client.open_input_topic(topic, group) as read:
         for _ in range(2):  # it is not passed over by trying again
             with pytest.raises(qf.ForeignMessageError) as caught:
-                for batch in read.batches(rows=10, until="now"):
+                for batch in read.batches(rows=100, until="now"):
                     rows += len(batch)
             assert (caught.value.topic, caught.value.partition, caught.value.offset) == (topic, 0, 1)
     assert rows == 10
@@ -320,6 +347,49 @@ def test_a_message_of_somebody_else_s_can_be_skipped_and_is_counted(
     assert f"{topic}[0]@1" in caplog.text
     with client.open_input_topic(topic, group) as read:
         assert list(read.batches(until="now")) == []
+
+
+def test_a_filter_that_raises_loses_no_row_and_repeats_none(
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame, group: str
+) -> None:
+    fill(client, topic, make_frame(100), rows=10)
+    broken = iter([False, False, True, False, True])
+
+    def keep(frame: pd.DataFrame) -> pd.Series:
+        if next(broken, False):
+            raise ZeroDivisionError
+        return frame["n"] >= 0
+
+    seen: list[int] = []
+    rules = qf.BufferSettings(rows=25, timeout=None, filter=keep)
+    with client.open_input_topic(topic, group, qf.CommitMode.Manual) as read:
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                for batch in read.batches(rules, until="now"):
+                    seen.extend(batch.frame["n"])
+        for batch in read.batches(rules, until="now"):
+            seen.extend(batch.frame["n"])
+        read.commit()
+        assert read.holding().empty
+    assert seen == list(range(100))
+
+
+def test_a_row_that_waits_does_not_keep_its_whole_message_in_memory(
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame
+) -> None:
+    """Sixty streams, each with a message of 1.6 MB of which one row is left over."""
+    with client.open_output_topic(topic) as output:
+        for n in range(60):
+            output.write(make_frame(20_001, columns=9), stream=f"s{n}")
+    pool = pa.default_memory_pool()
+    with client.open_input_topic(topic, None, reader=qf.ReaderSettings(prefetch="4 MB")) as read:
+        before, count = pool.bytes_allocated(), 0
+        for batch in read.batches(rows=20_000, timeout=None, max_rows=60 * 20_000):
+            count += len(batch)
+        del batch
+        assert count == 60 * 20_000
+        assert pool.bytes_allocated() - before < 8_000_000
+        assert sum(len(batch) for batch in read.batches(until="now")) == 60
 
 
 @pytest.mark.parametrize(
@@ -408,6 +478,15 @@ def test_a_replay_unites_messages_that_lack_a_column_and_refuses_dtypes_that_dif
         output.write(make_frame(2).astype({"p0": "float32"}), stream="c")
     with pytest.raises(qf.FrameError, match="'p0' is float64 in some messages and float32"):
         client.replay(topic, progress=False).to_frame()
+
+
+def test_a_replay_for_a_column_that_is_nowhere_says_so(
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame
+) -> None:
+    fill(client, topic, make_frame(10))
+    with pytest.raises(qf.FrameError, match="has a column 'sped'"):
+        client.replay(topic, columns=["n", "sped"], progress=False).to_frame()
+    assert list(client.replay(topic, columns=["time", "n"], progress=False).to_frame().columns) == ["stream", "n"]
 
 
 def test_a_replay_of_a_topic_that_does_not_exist_is_refused(client: qf.StreamingClient) -> None:

@@ -370,3 +370,44 @@ def test_a_row_whose_time_is_no_time_is_refused_where_it_is_written(
         with pytest.raises(qf.FrameError, match="is no time"):
             buffer.write({"Time": time, "x": 1.0})
         assert len(buffer) == 0
+
+
+def test_one_oversized_row_spoils_no_other_of_the_buffer(
+    client: qf.StreamingClient, make_topic: Callable[..., str], make_frame: MakeFrame
+) -> None:
+    topic = make_topic(message_limit="20 kB")
+    text = pd.array(["a", "b" * 30_000, "c"], dtype="string[python]")
+    with client.open_output_topic(topic) as output:
+        buffer = output.create_stream("s").parameters.buffer
+        buffer.write(make_frame(100).assign(text="x"))
+        with pytest.raises(qf.MessageTooLargeError, match="row 1 alone"):
+            buffer.write(make_frame(3).assign(text=text))
+        assert len(buffer) == 100
+    assert len(read_back(client, topic)["s"]) == 100
+
+
+def test_closing_loses_nothing_that_another_thread_has_written(
+    client: qf.StreamingClient, make_topic: Callable[..., str], make_frame: MakeFrame
+) -> None:
+    """A write is either accepted, and then delivered, or it raises ClosedError."""
+    for _ in range(5):
+        topic = make_topic()
+        output = client.open_output_topic(topic)
+        started, accepted = threading.Event(), 0
+
+        def work(output: qf.OutputTopic = output, started: threading.Event = started) -> int:
+            count = 0
+            try:
+                while True:
+                    output.get_or_create_stream("s").parameters.buffer.write(make_frame(5))
+                    count += 5
+                    started.set()
+            except qf.ClosedError:
+                return count
+
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(work)
+            assert started.wait(10)
+            output.close()
+            accepted = writing.result()
+        assert len(read_back(client, topic)["s"]) == accepted
