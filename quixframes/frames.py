@@ -33,7 +33,7 @@ import pyarrow as pa
 from quixframes.columns import NAT, OBJECT, refuse, values_of
 from quixframes.dtypes import check_array, rule_for, rule_of
 from quixframes.errors import FrameError
-from quixframes.record_batches import concat, keep_rows, row_nbytes, row_width
+from quixframes.record_batches import compacted, concat, keep_rows, row_nbytes, row_width
 from quixframes.rows import array_of, collect, times_of_rows
 from quixframes.rules import PLAIN, Rule, object_rule
 from quixframes.split import split_by
@@ -45,6 +45,7 @@ __all__ = [
     "FrameEncoder",
     "check_supported",
     "check_values",
+    "compacted",
     "concat",
     "keep_rows",
     "row_nbytes",
