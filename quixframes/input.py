@@ -15,6 +15,7 @@ import html
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -106,7 +107,9 @@ class InputTopic:
         self._finished: list[Claim] = []
         self._finished_rows = 0
         self._finished_since = 0.0
-        self._finished_tries = 0
+        # The automatic commit that is under way, and what one that failed has left to be committed.
+        self._committing: tuple[set[Assignment], Future[bool]] | None = None
+        self._to_retry: set[Assignment] = set()
         self._looping = False
         self._closed = False
         self.rows_read = 0
@@ -271,20 +274,41 @@ class InputTopic:
         self._commit_if_due()
 
     def _commit_if_due(self) -> None:
+        """Have what the loop has finished committed, if it is time. The loop does not wait for that to be acknowledged:
+        until it is, a crash makes these rows come again, as it does for those that wait to be committed."""
+        if self._committing is not None:
+            if not self._committing[1].done():
+                return
+            self._settle()
         waited = time.monotonic() - self._finished_since
-        by_rows = self._finished_rows >= self.commit_settings.rows and not self._finished_tries
-        if self._finished and (by_rows or waited >= self._commit_every):
+        by_rows = self._finished_rows >= self.commit_settings.rows and not self._to_retry
+        if by_rows or ((self._finished or self._to_retry) and waited >= self._commit_every):
             try:
-                self._commit_finished(_COMMIT_TIMEOUT)
-            except (CommitError, BrokerUnavailableError) as exc:
-                # The cluster is out of reach, which a loop waits for; these batches are committed with the next ones.
-                self._finished_since, self._finished_tries = time.monotonic(), self._finished_tries + 1
-                log.warning("topic %s: an automatic commit did not succeed, and is tried again: %s", self.name, exc)
+                assignments = self._finish_delivered(_COMMIT_TIMEOUT)
+            except BrokerUnavailableError as exc:  # which a loop waits for; these batches are committed with the next
+                self._finished_since = time.monotonic()
+                log.warning("topic %s: an automatic commit is put off: %s", self.name, exc)
+            else:
+                self._committing = assignments, self._poller.commit_soon(assignments)
 
-    def _commit_finished(self, timeout: float) -> None:
-        """Commit what the loop has finished, but for batches whose results may be among outputs that have failed since:
-        nobody can say which those were, so these batches stay unfinished, and come again."""
-        deadline = time.monotonic() + timeout
+    def _settle(self) -> None:
+        """See what became of the last automatic commit."""
+        assert self._committing is not None
+        assignments, future = self._committing
+        self._committing = None
+        self._to_retry.clear()
+        error = future.exception()
+        if error is not None:
+            self._to_retry = {assignment for assignment in assignments if assignment.owned}
+            self._finished_since = time.monotonic()
+            log.warning("topic %s: an automatic commit did not succeed, and is tried again: %s", self.name, error)
+
+    def _finish_delivered(self, timeout: float) -> set[Assignment]:
+        """Mark what the loop has finished, once the outputs are acknowledged; the assignments that are to be committed.
+
+        Batches whose results may be among outputs that have failed since stay unfinished, and come again: nobody can
+        say which those were.
+        """
         self._outputs.flush(timeout)
         sound = [claim for claim in self._finished if self._handed.get(claim, -1) in (-1, self._outputs.failures)]
         if len(sound) < len(self._finished):
@@ -293,8 +317,8 @@ class InputTopic:
                 self.name,
                 len(self._finished) - len(sound),
             )
-        self._commit_flushed(sound, max(0.1, deadline - time.monotonic()))
-        self._finished, self._finished_rows, self._finished_tries = [], 0, 0
+        self._finished, self._finished_rows = [], 0
+        return self._finish(sound)[0] | self._to_retry
 
     def _commit(self, claims: list[Claim], timeout: float = _COMMIT_TIMEOUT) -> bool:
         if not self._poller.has_group:
@@ -305,10 +329,11 @@ class InputTopic:
         self._check_open()
         deadline = time.monotonic() + timeout
         self._outputs.flush(timeout)
-        return self._commit_flushed(claims, max(0.1, deadline - time.monotonic()))
+        ours, moved = self._finish(claims)
+        return self._poller.commit(ours, max(0.1, deadline - time.monotonic())) and not moved
 
-    def _commit_flushed(self, claims: list[Claim], timeout: float) -> bool:
-        """Mark the claims as finished and commit; False where some partition has moved on."""
+    def _finish(self, claims: list[Claim]) -> tuple[set[Assignment], set[Partition]]:
+        """Mark claims as finished; the assignments they are of, and the partitions that have moved on."""
         ours: set[Assignment] = set()
         moved: set[Partition] = set()
         with self._poller.lock:
@@ -321,7 +346,7 @@ class InputTopic:
                     moved.add(claim.assignment.partition)
         for at in moved:
             log.warning("%s moved on to another instance before its rows were committed: they come again there", at)
-        return self._poller.commit(ours, timeout) and not moved
+        return ours, moved
 
     def holding(self) -> pd.DataFrame:
         """What holds each partition's commits back: a row for each partition that has something unfinished.
@@ -391,8 +416,13 @@ class InputTopic:
             return
         deadline = time.monotonic() + seconds(timeout, name="timeout")
         try:
-            if self._finished:
-                self._commit_finished(max(0.1, deadline - time.monotonic()))
+            if self._committing is not None:
+                wait([self._committing[1]], max(0.1, deadline - time.monotonic()))
+                if self._committing[1].done():
+                    self._settle()
+            if self._finished or self._to_retry:
+                assignments = self._finish_delivered(max(0.1, deadline - time.monotonic()))
+                self._poller.commit(assignments, max(0.1, deadline - time.monotonic()))
         finally:
             self._closed = True
             self._poller.close(max(0.1, deadline - time.monotonic()))

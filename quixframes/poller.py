@@ -184,19 +184,23 @@ class Poller:
         Raises:
             CommitError: it was not acknowledged within ``timeout`` seconds.
         """
+        try:
+            return self.commit_soon(assignments).result(timeout)
+        except TimeoutError:
+            raise CommitError(
+                f"a commit to topic {self._topic!r} was not acknowledged within {timeout:g} s"
+                + (f" ({self.trouble})" if self.trouble else "")
+            ) from None
+
+    def commit_soon(self, assignments: Collection[Assignment]) -> Future[bool]:
+        """Have the thread commit what is finished of assignments; the future has what :meth:`commit` returns."""
         done: Future[bool] = Future()
         with self._changed:
             if not self._thread.is_alive():
                 raise self._error or ClosedError(f"reading of topic {self._topic!r} has ended")
             self._commits.append((assignments, done))
             self._changed.notify_all()
-        try:
-            return done.result(timeout)
-        except TimeoutError:
-            raise CommitError(
-                f"a commit to topic {self._topic!r} was not acknowledged within {timeout:g} s"
-                + (f" ({self.trouble})" if self.trouble else "")
-            ) from None
+        return done
 
     def close(self, timeout: float) -> None:
         """Commit what is finished, leave the group, end the thread."""
