@@ -2,13 +2,15 @@
 
 One broker in KRaft's combined mode, on the loopback interface, whose data, settings and log lie in one visible folder:
 
-- A broker never outlives its owner (the process that started it), however that ends, unless it was detached.
+- A broker ends with its owner (the process that started it), however that ends, unless it was detached. A supervisor
+  beside it sees to that; only when that one was killed as well does the broker stay, until :func:`stop`.
 - Nobody stops what it did not start: a process that finds a broker running in the folder uses it, and leaves it.
 - A process is known by its ID *and* the moment of its birth, so a stale state file leads to no stranger's process.
 - Started means usable: the broker has answered a client, made an internal topic and leads it.
 
-In the folder: ``data`` (the topics), ``broker.properties``, ``broker.log``, ``console.log``, ``state.json`` (while a
-broker can be used), ``start.lock`` (held while one is started) and ``broker.lock`` (held as long as a broker lives).
+In the folder: ``quixframes-kafka.txt`` (the mark that it is ours), ``data`` (the topics), ``tmp``,
+``broker.properties``, ``log4j2.properties``, ``broker.log``, ``console.log``, ``state.json`` (while a broker can be
+used), ``start.lock`` (held while one is started) and ``broker.lock`` (held as long as a broker lives).
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from quixframes.errors import LocalKafkaError, SettingsError
 from quixframes.local_folder import (
     State,
     checked,
+    claim,
+    claimed,
     data_bytes,
     find,
     folder_of,
@@ -77,13 +81,14 @@ class LocalKafka:
 
     Args:
         directory: The folder of its data, settings and log. Default: this user's shared one, ``QUIXFRAMES_KAFKA_DIR``
-            or ``~/.cache/quixframes/kafka``; with ``keep=False``, a new temporary one.
+            or ``~/.cache/quixframes/kafka``; with ``keep=False``, a new temporary one. It may hold other things, but
+            one that holds files under the broker's names (such as ``data``) which no local Kafka made is refused.
         port: Where it listens, on 127.0.0.1. Default: as the last time in this folder if free, else any free port.
         keep: Whether the data stay when the broker is stopped. False removes all that the broker made in the folder,
             and the folder if nothing else is in it; data of a broker that was only found are never touched. (Data of
             an owner that was killed stay, too.)
         detached: True lets the broker run on after this process, until :func:`stop`; leaving the ``with`` block does
-            not stop it either. Default: it ends with :meth:`stop` and, whatever happens, with this process.
+            not stop it either. Default: it ends with :meth:`stop`, or else with this process, even a killed one.
         heap: The broker's heap, as Java writes sizes.
         settings: More broker properties, over the defaults above. Those that say where it listens are ours.
         progress: How the fetching of packages at the first use is shown.
@@ -94,7 +99,8 @@ class LocalKafka:
 
     Raises:
         SettingsError: a setting that cannot be.
-        LocalKafkaError: packages missing and not to be had, the port taken, or a broker that did not start.
+        LocalKafkaError: packages missing and not to be had, the port taken, a folder that holds somebody's files under
+            the broker's names or belongs to another user, or a broker that did not start.
     """
 
     def __init__(
@@ -139,6 +145,7 @@ class LocalKafka:
             self._directory = Path(tempfile.mkdtemp(prefix="quixframes-kafka-")).resolve()
         start_lock = self._directory / "start.lock"
         try:
+            claim(self._directory)
             with locked(start_lock, self._timeout):
                 if self._attach():
                     return self
@@ -155,7 +162,10 @@ class LocalKafka:
         return self
 
     def stop(self) -> None:
-        """Stop the broker that this object started, within some 10 s; leave one that it only found. May be repeated."""
+        """Stop the broker that this object started, and leave one that it only found. May be repeated.
+
+        A broker that takes longer than 10 s is killed.
+        """
         supervisor, state = self._supervisor, self._state
         self._supervisor = self._state = None
         if supervisor is None or state is None or os.getpid() != self._process:
@@ -209,7 +219,7 @@ class LocalKafka:
     @property
     def running(self) -> bool:
         """Whether the broker's process is there."""
-        return self._state is not None and birth(self._state.pid) == self._state.birth
+        return self._state is not None and self._state.running
 
     @property
     def owned(self) -> bool:
@@ -377,15 +387,15 @@ def stop(
 ) -> LocalStatus:
     """Stop the detached broker of the folder (default: the shared one). That none runs is no error.
 
-    ``force`` also stops one that a living process owns; without it, that is a LocalKafkaError. ``remove_data`` removes
-    all that the broker left in the folder.
+    ``force`` also stops one that a living process owns; without it, that is a LocalKafkaError. One whose owner is gone
+    is stopped, too. ``remove_data`` removes all that the broker left in the folder.
     """
     folder = folder_of(directory)
-    if folder.exists():
+    if claimed(folder):
         with locked(folder / "start.lock", 90.0):
-            state = find(folder)
-            if state is not None:
-                if state.owner is not None and not force:
+            state = read_state(folder)
+            if state is not None and state.running:
+                if state.owner_lives and not force:
                     raise LocalKafkaError(f"the broker in {folder} belongs to process {state.owner}, and ends with it")
                 end(state.pid, state.birth, _GRACE)
                 with contextlib.suppress(ChildProcessError):  # it is our child if this process started and detached it
@@ -398,9 +408,9 @@ def stop(
 def status(directory: str | os.PathLike[str] | None = None) -> LocalStatus:
     """What is in the folder (default: the shared one). Starts, stops and waits for nothing."""
     folder = folder_of(directory)
-    size = data_bytes(folder / "data")
+    size = data_bytes(folder)
     state = read_state(folder)
-    if state is None or birth(state.pid) != state.birth:
+    if state is None or not state.running:
         return LocalStatus(running=False, directory=folder, data_bytes=size)
     return LocalStatus(
         running=True,
@@ -424,7 +434,7 @@ def _await(supervisor: subprocess.Popen[bytes], port: int, deadline: float, dire
     while True:
         if born is None or birth(pid) != born:  # looked at before the port: a stranger's broker may answer there
             raise LocalKafkaError(
-                f"the local Kafka died at its start, with code {supervisor.wait()}\n{tail(directory)}"
+                f"the local Kafka died at its start, with code {_code(supervisor)}\n{tail(directory)}"
             )
         if usable(port):
             return pid, born
@@ -439,4 +449,16 @@ def _finish(supervisor: subprocess.Popen[bytes]) -> None:
     if not supervisor.stdin.closed:
         with contextlib.suppress(BrokenPipeError), supervisor.stdin as orders:
             orders.write(b"stop\n")
-    supervisor.wait()  # it kills a broker that takes too long
+    _code(supervisor)
+
+
+def _code(supervisor: subprocess.Popen[bytes]) -> int:
+    """The exit code of a supervisor whose broker ends. It kills a broker that takes too long, as we do with itself."""
+    try:
+        return supervisor.wait(2 * _GRACE)
+    except subprocess.TimeoutExpired:
+        # It is stopped or stuck. It leads a session of its own, so its group is the broker and itself, and the group's
+        # number is nobody else's as long as nobody waited for it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it ended at this moment
+            os.killpg(supervisor.pid, signal.SIGKILL)
+        return supervisor.wait()

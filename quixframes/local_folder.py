@@ -1,6 +1,9 @@
 """The folder of a local broker: its settings, its log, its storage, and the note that says which process serves it.
 
-Paths in the broker's files are relative to the folder, so that its name needs no escapes.
+- A folder is ours once it holds our mark. The mark is the first thing that we make and the last that we remove, and no
+  folder gets it that holds somebody's files under our names: so what is removed under these names was always ours.
+- The note decides which process is signalled. It is believed only if this user wrote it, and if it can be true.
+- Paths in the broker's files are relative to the folder, so that its name needs no escapes.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import uuid
 from collections.abc import Mapping
@@ -19,11 +23,13 @@ from pathlib import Path
 
 from quixframes.errors import LocalKafkaError, SettingsError
 from quixframes.local_packages import cache_home
-from quixframes.local_process import HOST, birth, free_port
+from quixframes.local_process import HOST, alive, free_port
 
 __all__ = [
     "State",
     "checked",
+    "claim",
+    "claimed",
     "data_bytes",
     "find",
     "folder_of",
@@ -39,6 +45,11 @@ __all__ = [
 _LOGS = ("console.log", "broker.log", "broker.log.1")
 _FILES = ("data", "tmp", *_LOGS, "broker.properties", "log4j2.properties", "state.json", "state.json.partial")
 _LOCKS = ("start.lock", "broker.lock")
+_MARK = "quixframes-kafka.txt"
+_MARK_TEXT = f"""\
+In this folder quixframes keeps a local Kafka. It makes, changes and removes here:
+{", ".join(sorted(_FILES + _LOCKS))}
+"""
 
 # What only we may set: finding and stopping the broker relies on it.
 _OURS = frozenset(
@@ -86,7 +97,11 @@ rootLogger.appenderRef.file.ref = file
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A running broker, as its owner wrote it down once the broker was ready. ``owner`` None: detached."""
+    """A running broker, as its owner wrote it down once the broker was ready. ``owner`` None: detached.
+
+    TypeError or ValueError: a note that nobody can have written in earnest. The numbers of processes will be signalled,
+    and to a system -1 means everybody.
+    """
 
     pid: int
     birth: str
@@ -97,6 +112,32 @@ class State:
     settings: dict[str, str]
     owner: int | None
     owner_birth: str | None
+
+    def __post_init__(self) -> None:
+        processes: list[tuple[object, object, int]] = [(self.pid, self.birth, 2), (self.supervisor, "unknown", 2)]
+        if (self.owner, self.owner_birth) != (None, None):
+            processes.append((self.owner, self.owner_birth, 1))  # never signalled; in a container it may be the first
+        for pid, born, least in processes:
+            if type(pid) is not int or type(born) is not str:
+                raise TypeError(f"process {pid!r}, born {born!r}")
+            if pid < least or not born:
+                raise ValueError(f"process {pid!r}, born {born!r}")
+        if type(self.port) is not int or type(self.started) is not float:
+            raise TypeError(f"port {self.port!r}, started {self.started!r}")
+        if not 0 < self.port < 65536:
+            raise ValueError(f"port {self.port!r}")
+        if type(self.version) is not str or type(self.settings) is not dict:
+            raise TypeError(f"version {self.version!r}, settings {self.settings!r}")
+
+    @property
+    def running(self) -> bool:
+        """Whether the broker's process is there."""
+        return alive(self.pid, self.birth)
+
+    @property
+    def owner_lives(self) -> bool:
+        """Whether the broker has an owner, and its process is there."""
+        return self.owner is not None and self.owner_birth is not None and alive(self.owner, self.owner_birth)
 
 
 def folder_of(directory: str | os.PathLike[str] | None) -> Path:
@@ -118,8 +159,36 @@ def checked(settings: Mapping[str, object]) -> dict[str, str]:
     return texts
 
 
+def claimed(directory: Path) -> bool:
+    """Whether the folder holds our mark, so that what it has under our names is ours."""
+    return os.path.isfile(directory / _MARK)
+
+
+def claim(directory: Path) -> None:
+    """Make the folder, which others cannot look into, and set our mark. LocalKafkaError: it is not ours to use."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if directory.stat().st_uid != os.getuid():
+            raise LocalKafkaError(f"{directory} belongs to another user: name a folder of your own")
+        # In this order: somebody who claims the folder at this moment sets the mark before anything else. Our locks
+        # are empty, and may be there before the mark.
+        taken = [name for name in _FILES if os.path.lexists(directory / name)]
+        taken += [name for name in _LOCKS if (directory / name).exists() and (directory / name).stat().st_size]
+        if claimed(directory):
+            return
+        if taken:
+            raise LocalKafkaError(
+                f"{directory} holds {', '.join(sorted(taken))}, which no local Kafka made and none will touch: "
+                f"name a folder of its own, such as {directory / 'kafka'}"
+            )
+        (directory / _MARK).write_text(_MARK_TEXT)
+    except OSError as exc:
+        raise LocalKafkaError(f"{directory} cannot be written: {exc.strerror}") from exc
+
+
 def prepare(directory: Path, port: int, settings: dict[str, str]) -> None:
     """Write the broker's settings, make room for its files and forget the last log."""
+    claim(directory)  # again, now that the locks are ours: who ended a broker may have removed the folder meanwhile
     controller_port = free_port(avoid=port)
     properties = {
         "process.roles": "broker,controller",
@@ -142,12 +211,18 @@ def prepare(directory: Path, port: int, settings: dict[str, str]) -> None:
 
 def remove(directory: Path) -> None:
     """Remove what the broker and we made in the folder, and the folder if nothing else is there."""
-    for name in _FILES + _LOCKS:
+    if not claimed(directory):
+        return
+    for name in _FILES:
         path = directory / name
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+    if any(os.path.lexists(directory / name) for name in _FILES):  # what could not be removed stays known as ours
+        return
+    for name in (_MARK, *_LOCKS):  # the locks last: who waits for one finds a folder without a mark, and sets it
+        (directory / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         directory.rmdir()
 
@@ -163,10 +238,10 @@ def tail(directory: Path, lines: int = 30) -> str:
     return "\n".join(parts)
 
 
-def data_bytes(folder: Path) -> int:
-    """What the folder takes on the disk. Kafka's index files are long but mostly holes, which do not count."""
+def data_bytes(directory: Path) -> int:
+    """What the topics take on the disk. Kafka's index files are long but mostly holes, which do not count."""
     size = 0
-    for path in folder.rglob("*"):
+    for path in (directory / "data").rglob("*") if claimed(directory) else ():
         with contextlib.suppress(FileNotFoundError):  # a running broker removes files while they are counted
             size += path.stat().st_blocks * 512
     return size
@@ -180,19 +255,25 @@ def write_state(directory: Path, state: State) -> None:
 
 
 def read_state(directory: Path) -> State | None:
-    """The note of the folder, true or not by now."""
+    """The note of the folder, true or not by now; None when there is none that this user wrote."""
     try:
-        return State(**json.loads((directory / "state.json").read_text()))
-    except (FileNotFoundError, ValueError, TypeError):  # none, cut off, or written by another version
+        # Not blocking: a pipe of that name would wait for its writer.
+        descriptor = os.open(directory / "state.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, encoding="utf-8") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or {found.st_uid, directory.stat().st_uid} != {os.getuid()}:
+                return None
+            return State(**json.load(file))
+    except (OSError, ValueError, TypeError):  # none, cut off, forged, or written by another version
         return None
 
 
 def find(directory: Path) -> State | None:
     """The broker that can be used in the folder: it is alive, and so is its owner, without whom it is about to end."""
     state = read_state(directory)
-    if state is None or birth(state.pid) != state.birth:
+    if state is None or not state.running:
         return None
-    return state if state.owner is None or birth(state.owner) == state.owner_birth else None
+    return state if state.owner is None or state.owner_lives else None
 
 
 def format_storage(java: list[str], directory: Path, timeout: float) -> None:

@@ -24,7 +24,7 @@ try:
 except ImportError as exc:
     raise LocalKafkaError("the local Kafka runs on Linux and macOS; here, give a broker's address") from exc
 
-__all__ = ["HOST", "birth", "condition", "end", "free_port", "hold", "locked", "refuse_taken", "usable"]
+__all__ = ["HOST", "alive", "birth", "condition", "end", "free_port", "hold", "locked", "refuse_taken", "usable"]
 
 HOST = "127.0.0.1"
 
@@ -33,6 +33,11 @@ def birth(pid: int) -> str | None:
     """When that process began, in words that no later process with the same ID has; None when there is none."""
     state, began = _look(pid)
     return None if state[0] in "ZX" else began  # a dead process that nobody waited for is dead
+
+
+def alive(pid: int, born: str) -> bool:
+    """Whether that process is there, and is the one that was born then."""
+    return pid > 0 and bool(born) and birth(pid) == born
 
 
 def condition(pid: int) -> str:
@@ -55,23 +60,29 @@ def _look(pid: int) -> tuple[str, str]:
 
 
 def end(pid: int, born: str, grace: float) -> None:
-    """Stop that process, if it is still the one that was born then: ask, and kill it after the grace time."""
-    deadline = time.monotonic() + grace
-    sent: signal.Signals | None = None
-    while birth(pid) == born:
-        wanted = signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL
-        if wanted is not sent:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, wanted)
-                os.kill(pid, signal.SIGCONT)  # a paused one would never see the request
-            sent = wanted
-        time.sleep(0.02)
+    """Stop that process, if it is still the one that was born then: ask, and kill it after the grace time.
+
+    LocalKafkaError: it is there even after the grace time has passed once more. A number that stands for more than one
+    process, or for the first one, is not touched.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if pid <= 1 or not alive(pid, born):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+            os.kill(pid, signal.SIGCONT)  # a paused one would never see the request
+        deadline = time.monotonic() + grace
+        while alive(pid, born) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    if alive(pid, born):
+        raise LocalKafkaError(f"process {pid} was killed {grace:g} s ago, but does not end")
 
 
 @contextlib.contextmanager
 def locked(path: Path, timeout: float) -> Iterator[int]:
     """Hold the lock of that file, which is made with its folder; yields its descriptor.
 
+    Whatever the file holds stays as it is, and a symbolic link is an error: it could lead into somebody's file.
     The lock belongs to the open file: a child that inherits the descriptor goes on holding it after this block. The
     kernel frees it with the last holder, so a killed one leaves nothing behind.
     """
@@ -79,12 +90,13 @@ def locked(path: Path, timeout: float) -> Iterator[int]:
     while True:
         with contextlib.ExitStack() as stack:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(path.open("w"))
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             except OSError as exc:
                 raise LocalKafkaError(f"{path} cannot be written: {exc.strerror}") from exc
-            if hold(file.fileno()) and _same(file.fileno(), path):
-                yield file.fileno()
+            stack.callback(os.close, descriptor)
+            if hold(descriptor) and _same(descriptor, path):
+                yield descriptor
                 return
         if time.monotonic() > deadline:
             raise LocalKafkaError(

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -22,9 +23,9 @@ from kafka.admin import NewTopic
 
 from quixframes.errors import LocalKafkaError, SettingsError
 from quixframes.local import KAFKA_VERSION, LocalKafka, LocalStatus, start, status, stop
-from quixframes.local_folder import read_state
+from quixframes.local_folder import claim, find, read_state
 from quixframes.local_packages import java_command, kafka_home
-from quixframes.local_process import birth, locked, usable
+from quixframes.local_process import birth, end, locked, usable
 
 
 def write(address: str, topic: str, value: bytes) -> None:
@@ -118,14 +119,19 @@ def test_a_started_broker_serves_topics_and_groups_and_stops_without_a_trace(tmp
         admin.close()
 
 
-def test_a_throw_away_broker_leaves_neither_folder_nor_process() -> None:
-    """Without a folder and with keep=False the data go with the broker, which ends though its supervisor was killed."""
+@pytest.mark.parametrize("harm", [signal.SIGKILL, signal.SIGSTOP], ids=lambda harm: harm.name)
+def test_a_throw_away_broker_leaves_neither_folder_nor_process(
+    harm: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a folder and with keep=False the data go with the broker, which ends though its supervisor cannot act."""
     with LocalKafka(keep=False) as kafka:
         folder, pid = kafka.directory, kafka.pid
-        state = read_state(folder)
-        assert state is not None
-        os.kill(state.supervisor, signal.SIGKILL)
+        (supervisor,) = psutil.Process(pid).parents()[:1]
+        assert supervisor.ppid() == os.getpid()
+        supervisor.send_signal(harm)
+        monkeypatch.setattr("quixframes.local._GRACE", 0.5)
     assert birth(pid) is None
+    assert not supervisor.is_running()
     assert not folder.exists()
 
 
@@ -136,6 +142,43 @@ def test_only_what_the_broker_made_is_removed(tmp_path: Path) -> None:
         pass
     stop(tmp_path, remove_data=True)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+
+
+@pytest.mark.parametrize("name", ["tmp/x", "data/x", "broker.properties", "start.lock"])
+def test_a_folder_with_somebodys_files_under_our_names_is_left_alone(tmp_path: Path, name: str) -> None:
+    """Who has a data or tmp of their own loses nothing: start refuses that folder, stop and status pass over it."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("precious")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(LocalKafkaError, match=f"holds {name.removesuffix('/x')}, which no local Kafka made"):
+        LocalKafka(tmp_path, keep=False).start()
+    assert stop(tmp_path, force=True, remove_data=True) == LocalStatus(running=False, directory=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_a_link_in_place_of_a_lock_leads_into_no_file(tmp_path: Path) -> None:
+    """A lock is not followed elsewhere, and what a file of that name holds is not cut off."""
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "start.lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(LocalKafkaError, match=r"start\.lock cannot be written"), locked(tmp_path / "start.lock", 1):
+        pass
+    with locked(tmp_path / "mine", 1):
+        pass
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_only_its_user_can_look_into_a_folder_that_was_made(tmp_path: Path) -> None:
+    """A folder that we make, for a broker or for a lock, is closed to others; one that was there stays as it is."""
+    claim(tmp_path / "new")
+    with locked(tmp_path / "for_a_lock" / "start.lock", 1):
+        pass
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o755)
+    claim(tmp_path / "open")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"new": 0o700, "for_a_lock": 0o700, "open": 0o755}
+    assert stat.S_IMODE((tmp_path / "for_a_lock" / "start.lock").stat().st_mode) == 0o600
 
 
 def test_a_second_process_uses_the_running_broker_and_leaves_it(tmp_path: Path) -> None:
@@ -181,6 +224,20 @@ def test_a_killed_owner_takes_its_broker_along(tmp_path: Path) -> None:
         fork.kill()
 
 
+def test_a_broker_that_nobody_watches_can_be_stopped(tmp_path: Path) -> None:
+    """If the supervisor was killed before its owner, the broker stays, and stop ends it without being forced."""
+    with another_process(tmp_path) as owner:
+        address, pid, _ = told(owner)
+        psutil.Process(pid).parents()[0].kill()
+        assert status(tmp_path).owner == owner.pid
+        with pytest.raises(LocalKafkaError, match="belongs to process"):
+            stop(tmp_path)
+        owner.kill()
+    assert status(tmp_path).address == address
+    assert not stop(tmp_path).running
+    assert birth(pid) is None
+
+
 def test_an_owner_killed_while_it_starts_takes_its_broker_along(tmp_path: Path) -> None:
     """The broker ends with its owner from its first moment on, and a start right after that does not run into it."""
     with another_process(tmp_path) as owner:
@@ -191,6 +248,117 @@ def test_an_owner_killed_while_it_starts_takes_its_broker_along(tmp_path: Path) 
         assert kafka.owned
 
 
+def note_of(pid: int) -> dict[str, object]:
+    """A note as a detached broker's, of a process that was born at no time."""
+    note: dict[str, object] = {"pid": pid, "birth": "the day before", "supervisor": pid, "port": 29999, "version": "1"}
+    return note | {"started": 0.0, "settings": {}, "owner": None, "owner_birth": None}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"birth": None},
+        {"birth": ""},
+        *({"pid": pid, "birth": None} for pid in (-1, 0, 1, -4_000_000, 4_194_304)),
+        *({"pid": pid} for pid in (-1, 0, 1, True, None, "17", 17.0)),
+        *({"supervisor": pid} for pid in (-1, 0, 1, None, "17")),
+        *({"owner": pid, "owner_birth": "once"} for pid in (-1, 0, None, "17")),
+        {"owner": 17, "owner_birth": None},
+        {"owner": 17, "owner_birth": ""},
+        {"port": 0},
+        {"port": "29999"},
+        {"started": None},
+        {"settings": None},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_note_that_cannot_be_true_is_no_note(tmp_path: Path, forged: dict[str, object]) -> None:
+    """Whatever a note says, it never stands for all processes, for a group of them, or for one that is not there."""
+    claim(tmp_path)
+    (tmp_path / "state.json").write_text(json.dumps(note_of(4_194_304)))
+    assert read_state(tmp_path) is not None
+    (tmp_path / "state.json").write_text(json.dumps(note_of(4_194_304) | forged))
+    assert read_state(tmp_path) is None
+    assert find(tmp_path) is None
+    assert status(tmp_path) == LocalStatus(running=False, directory=tmp_path)
+
+
+def test_an_owner_may_be_the_first_process(tmp_path: Path) -> None:
+    """As the only program of a container is."""
+    born = birth(1)
+    (tmp_path / "state.json").write_text(json.dumps(note_of(17) | {"owner": 1, "owner_birth": born}))
+    state = read_state(tmp_path)
+    assert state is not None
+    assert state.owner_lives
+
+
+@pytest.mark.parametrize("forged", ["file", "folder", "link", "pipe"])
+def test_a_note_that_this_user_did_not_write_is_no_note(
+    tmp_path: Path, forged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file or a folder of another user, and what is no file at all, say nothing of a broker."""
+    note = tmp_path / "state.json"
+    note.write_text(json.dumps(note_of(17)))
+    assert read_state(tmp_path) is not None
+    if forged == "link":
+        note.rename(tmp_path / "elsewhere")
+        note.symlink_to(tmp_path / "elsewhere")
+    elif forged == "pipe":
+        note.unlink()
+        os.mkfifo(note)
+    else:
+        strange = note if forged == "file" else tmp_path
+        with as_of_another_user(strange, monkeypatch):
+            assert read_state(tmp_path) is None
+        return
+    assert read_state(tmp_path) is None
+
+
+@contextlib.contextmanager
+def as_of_another_user(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have the system say that this file or folder is another user's; only root could really give it away."""
+    number, fstat, path_stat = path.stat().st_ino, os.fstat, os.stat
+
+    def changed(found: os.stat_result) -> os.stat_result:
+        fields = list(found)
+        if found.st_ino == number:
+            fields[stat.ST_UID] += 1
+        return os.stat_result(fields)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", lambda descriptor: changed(fstat(descriptor)))
+        patch.setattr(os, "stat", lambda *args, **options: changed(path_stat(*args, **options)))
+        yield
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker there could not be found again, since that user could write its note."""
+    with (
+        as_of_another_user(tmp_path, monkeypatch),
+        pytest.raises(LocalKafkaError, match="belongs to another user"),
+    ):
+        LocalKafka(tmp_path).start()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_end_comes_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is not there is not waited for, and one that no signal ends is told of."""
+    sent: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(number))
+    end(4_194_304, "", 1.0)
+    end(4_194_304, "the day before", 1.0)
+    first = birth(1)
+    assert first is not None
+    end(1, first, 1.0)
+    assert not sent
+    own = birth(os.getpid())
+    assert own is not None
+    with pytest.raises(LocalKafkaError, match=f"process {os.getpid()} was killed 0.1 s ago, but does not end"):
+        end(os.getpid(), own, 0.1)
+    assert sent == [signal.SIGTERM, signal.SIGCONT, signal.SIGKILL, signal.SIGCONT]
+
+
 @pytest.mark.parametrize("stale", ["a dead process", "a stranger", "cut off"])
 def test_a_stale_note_leads_to_no_other_process(tmp_path: Path, stale: str) -> None:
     """A note of a dead process, or one whose ID a stranger has by now, is ignored; the stranger is not touched."""
@@ -198,15 +366,8 @@ def test_a_stale_note_leads_to_no_other_process(tmp_path: Path, stale: str) -> N
         if stale == "a dead process":
             stranger.kill()
             stranger.wait()
-        note = {
-            "pid": stranger.pid,
-            "birth": "the day before",
-            "supervisor": stranger.pid,
-            "port": 29999,
-            "version": "1",
-        }
-        note |= {"started": 0.0, "settings": {}, "owner": None, "owner_birth": None}
-        text = json.dumps(note)
+        claim(tmp_path)
+        text = json.dumps(note_of(stranger.pid))
         (tmp_path / "state.json").write_text(text[:40] if stale == "cut off" else text)
         assert status(tmp_path) == LocalStatus(running=False, directory=tmp_path)
         assert not stop(tmp_path).running
