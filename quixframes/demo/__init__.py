@@ -1,4 +1,4 @@
-"""``quixframes demo``: a year of New York's weather through a real Kafka and two models, ending in a table and a picture.
+"""``quixframes demo``: a year of New York's weather through a real Kafka and two models, and what came of it.
 
 Read it in this order: ``pipeline`` (how rows travel: what quixframes is for), ``weather`` (the two models),
 ``show``, ``picture`` and ``page`` (what is seen of it).

@@ -32,8 +32,6 @@ PATIENCE = "30s"
 Trigger = Callable[[pd.DataFrame], pd.Series]
 
 
-
-
 def is_live(rows: pd.DataFrame) -> np.ndarray:
     """The rows that are not history."""
     return rows.index > LIVE
@@ -71,6 +69,7 @@ class Outcome:
     raw: pd.DataFrame
     clean: pd.DataFrame
     forecasts: pd.DataFrame
+    errors: pd.DataFrame
     scores: pd.DataFrame
 
 
@@ -92,7 +91,8 @@ def run_pipeline(address: str, show: Show, *, keep: bool, day: float = 0.04) -> 
             send_through(client, names, show, day)
             raw, clean, forecasts = (client.replay(topic, progress=False).to_frame() for topic in names.topics)
             show.did(f"replayed the three topics into DataFrames: {len(raw) + len(clean) + len(forecasts):,} rows")
-            return Outcome(names, raw, clean, forecasts, weather.score(forecasts, clean))
+            errors = weather.errors(forecasts, clean)
+            return Outcome(names, raw, clean, forecasts, errors, weather.score(errors))
         finally:
             if not keep:
                 for topic in set(names.topics) & set(client.topics.list()):
@@ -167,9 +167,9 @@ def forecast_weather(
     with (
         client.open_input_topic(names.clean, names.forecasting, commit_settings=qf.CommitMode.Manual) as clean,
         client.open_output_topic(names.forecast) as forecasts,
-        threadpool_limits(1),  # a day's rows are forecast in less time than threads take to meet
+        threadpool_limits(1),  # rows so few are forecast in less time than threads take to meet
     ):
-        for batch in clean.batches(rows=24, timeout="200ms", filter=is_live, max_rows=rows, idle=PATIENCE):
+        for batch in clean.batches(rows=72, timeout="500ms", filter=is_live, max_rows=rows, idle=PATIENCE):
             known = before.get(batch.stream_id)
             forecast = weather.forecast(model, batch.frame, known)
             forecasts.write(forecast, stream=batch.stream_id)

@@ -59,9 +59,7 @@ class Show:
             )
 
 
-def scoreboard(
-    raw: pd.DataFrame, clean: pd.DataFrame, forecasts: pd.DataFrame, scores: pd.DataFrame
-) -> Table:
+def scoreboard(raw: pd.DataFrame, clean: pd.DataFrame, forecasts: pd.DataFrame, scores: pd.DataFrame) -> Table:
     """Rows of each topic, by stream, and how far off the forecasts were in the mean."""
     counts = pd.DataFrame(
         {
@@ -80,7 +78,7 @@ def scoreboard(
     for column in ("mean error,\nsame as now", "mean error,\nmodel", "better\nby"):
         table.add_column(column, justify="right")
     for stream, row in counts.sort_index(key=lambda names: names == "all").iterrows():
-        model, baseline = scores.loc[str(stream), ["forecast", "same_as_now"]]
+        model, baseline = scores.loc[str(stream), ["forecast", "same_as_now"]].to_numpy(float)
         table.add_row(
             str(stream),
             *(f"{rows:,.0f}" for rows in row),

@@ -20,9 +20,23 @@ from threadpoolctl import threadpool_limits
 from quixframes.errors import QuixframesError
 
 __all__ = [
-    "AIRPORTS", "FILLED", "MEMORY", "RANGES", "TAG", "clean", "features", "forecast", "impossible", "measured", "new_day", "new_week",
-    "read_weather", "score", "train",
-]  # fmt: skip
+    "AIRPORTS",
+    "FILLED",
+    "MEMORY",
+    "RANGES",
+    "TAG",
+    "clean",
+    "errors",
+    "features",
+    "forecast",
+    "impossible",
+    "measured",
+    "new_day",
+    "new_week",
+    "read_weather",
+    "score",
+    "train",
+]
 
 AIRPORTS = {"EWR": "Newark", "JFK": "Kennedy", "LGA": "LaGuardia"}
 
@@ -40,7 +54,7 @@ RANGES = {
 """What can be, by parameter: somewhat more than was ever measured in New York."""
 
 FILLED = ["temp", "dewp", "humid", "wind_speed", "pressure"]
-"""Parameters whose gaps are filled. A missing gust is no gap but a calm; a direction has no mean; rain does not glide."""
+"""Parameters whose gaps are filled. A missing gust is a calm, a direction has no mean, and rain does not glide."""
 
 TAG = "TAG__cleaned"
 """The column that says which of a row's values the cleaning changed: their names, with blanks between."""
@@ -77,7 +91,8 @@ def impossible(rows: pd.DataFrame) -> list[tuple[pd.Timestamp, str, float]]:
     """The values outside their range: time, parameter, value."""
     values = rows[list(RANGES)]
     found = np.argwhere((values.notna() & ~possible(rows)).to_numpy())
-    return [(values.index[row], values.columns[column], float(values.iat[row, column])) for row, column in found]
+    numbers = values.to_numpy(float)
+    return [(values.index[row], values.columns[column], float(numbers[row, column])) for row, column in found]
 
 
 def new_day(rows: pd.DataFrame) -> pd.Series:
@@ -93,7 +108,7 @@ def new_week(rows: pd.DataFrame) -> pd.Series:
 def fill_short_gaps(values: pd.DataFrame) -> pd.DataFrame:
     """Join what is known on both sides of a gap by a straight line, where the gap is of three hours at most."""
     hours = pd.Series((values.index - values.index[0]) / HOUR, values.index)
-    known = values.where(values.isna(), hours, axis=0)
+    known = values.notna().mul(hours, axis=0).where(values.notna())
     gaps = known.bfill() - known.ffill() - 1
     return values.fillna(values.interpolate("time", limit_area="inside").where(gaps <= LONGEST_GAP))
 
@@ -156,7 +171,7 @@ def features(cleaned: pd.DataFrame) -> pd.DataFrame:
 
 
 def train(history: pd.DataFrame) -> HistGradientBoostingRegressor:
-    """A model of how far the temperature moves in an hour, from a replay of cleaned rows. It lives with missing values."""
+    """A model of how far the temperature moves in an hour, from a replay of cleaned rows; values may be missing."""
     known, moved = [], []
     for _, rows in history.groupby("stream", observed=True):
         temp = measured(rows)["temp"]
@@ -181,15 +196,19 @@ def forecast(
     known = features(pd.concat([before, rows])).tail(len(rows)).dropna(subset="temp")
     moved = model.predict(known) if len(known) else np.empty(0)
     forecasts = pd.DataFrame({"forecast": known["temp"] + moved, "same_as_now": known["temp"]})
-    return forecasts.set_axis((known.index + HOUR).rename("time"))
+    return forecasts.set_axis((pd.DatetimeIndex(known.index) + HOUR).rename("time"))
 
 
-def score(forecasts: pd.DataFrame, cleaned: pd.DataFrame) -> pd.DataFrame:
-    """The mean absolute errors of model and baseline in °F, by stream and over all, against what was measured then."""
+def errors(forecasts: pd.DataFrame, cleaned: pd.DataFrame) -> pd.DataFrame:
+    """The absolute errors of model and baseline in °F, against what was measured then, by time and stream."""
 
     def by_stream(frame: pd.DataFrame) -> pd.DataFrame:
         return frame.assign(stream=frame["stream"].astype(str)).set_index("stream", append=True)
 
     truth = by_stream(measured(cleaned).assign(stream=cleaned["stream"]))["temp"]
-    errors = by_stream(forecasts).sub(truth, axis=0).abs().dropna()
+    return by_stream(forecasts).sub(truth, axis=0).abs().dropna()
+
+
+def score(errors: pd.DataFrame) -> pd.DataFrame:
+    """The mean errors of model and baseline, by stream and over all."""
     return pd.concat([errors.groupby("stream").mean(), errors.mean().to_frame("all").T])

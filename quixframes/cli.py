@@ -1,0 +1,151 @@
+"""The ``quixframes`` command: words for a terminal around what the library does. It has no logic of its own."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.table import Table
+except ModuleNotFoundError as exc:
+    sys.exit(f'The command quixframes needs the package {exc.name!r}: pip install "quixframes[cli]"')
+
+import quixframes as qf
+from quixframes import local
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="pandas DataFrames on Kafka.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks show local variables, which may be secrets
+)
+local_app = typer.Typer(help="A real Kafka on this machine, from packages: no Docker.", no_args_is_help=True)
+app.add_typer(local_app, name="local")
+
+Directory = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of its data and log. Default: this user's shared one.", file_okay=False, show_default=False
+    ),
+]
+
+
+def main() -> None:
+    """Run the command that the arguments name; exit with 0, 1 (an error, in a sentence), 2 (usage) or 130 (Ctrl-C)."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except qf.QuixframesError as exc:
+        Console(stderr=True, soft_wrap=True).print(f"Error: {exc}", style="red", markup=False, highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _terminate(number: int, frame: object) -> None:
+    sys.exit(128 + number)  # by way of every `with` block
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"quixframes {qf.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave Kafka running, with the topics to look around in.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the picture and the page.")] = Path("demo-output"),
+    broker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", envvar="QUIXFRAMES_BROKER", help="Use this Kafka instead of one started for the demo."
+        ),
+    ] = None,
+) -> None:
+    """A year of New York's weather through a real Kafka and two models, ending in a table and a picture."""
+    with _extra("demo"):
+        from quixframes.demo import run
+    run(broker=broker, keep=keep, out=out)
+
+
+@local_app.command()
+def start(
+    port: Annotated[
+        int | None,
+        typer.Option(help="Where it listens. Default: as the last time, or any free port.", show_default=False),
+    ] = None,
+    directory: Directory = None,
+    heap: Annotated[str, typer.Option(help="Its memory, as Java writes sizes.")] = "512m",
+) -> None:
+    """Start a Kafka that runs until it is stopped, or find the one that runs already."""
+    with Console(stderr=True).status("starting Kafka …") as status:
+        started = local.start(directory, port=port, heap=heap, progress=lambda line: status.update(line))
+    _print(started)
+
+
+@local_app.command()
+def stop(
+    directory: Directory = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also one that another process started and still uses.")
+    ] = False,
+    remove_data: Annotated[bool, typer.Option("--remove-data", help="Remove its topics as well.")] = False,
+) -> None:
+    """Stop the Kafka that was started before. Its data stay, unless --remove-data says otherwise."""
+    _print(local.stop(directory, force=force, remove_data=remove_data))
+
+
+@local_app.command()
+def status(directory: Directory = None) -> None:
+    """Show whether a Kafka runs, and where."""
+    _print(local.status(directory))
+
+
+def _print(status: local.LocalStatus) -> None:
+    console = Console(soft_wrap=True)
+    table = Table.grid(padding=(0, 2))
+    if status.running:
+        console.print(f"[green]●[/] Kafka {status.version} runs at [bold]{status.address}[/]", highlight=False)
+        table.add_row("  process", f"{status.pid}, for {_duration(status.uptime or 0)}")
+        ends = "when `quixframes local stop` stops it" if status.detached else f"with process {status.owner}"
+        table.add_row("  ends", ends)
+    else:
+        console.print("[dim]○[/] no Kafka runs here", highlight=False)
+    table.add_row("  folder", str(status.directory))
+    table.add_row("  data", f"{status.data_bytes / 1e6:,.1f} MB")
+    console.print(table, highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Imports of an extra's packages: one that is missing is told as what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] == "quixframes":
+            raise
+        raise qf.QuixframesError(f'this needs the package {exc.name!r}: pip install "quixframes[{name}]"') from exc
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The demo as a whole, on a real Kafka: what goes in comes out, the model beats the baseline, nothing is left."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import quixframes as qf
+from quixframes.demo import Outcome, run
+
+
+@pytest.fixture(scope="module")
+def ran(broker_address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path, str]:
+    """One run of the demo: its outcome, its folder, and what it said."""
+    out = tmp_path_factory.mktemp("demo")
+    console = Console(record=True, width=100, file=(out / "console.txt").open("w"))
+    outcome = run(broker=broker_address, out=out, console=console, day=0)
+    return outcome, out, console.export_text()
+
+
+def test_every_row_comes_through(ran: tuple[Outcome, Path, str]) -> None:
+    outcome = ran[0]
+    assert len(outcome.raw) == len(outcome.clean) == 26_115
+    assert outcome.raw["stream"].value_counts().to_dict() == {"EWR": 8_703, "JFK": 8_706, "LGA": 8_706}
+    assert len(outcome.forecasts) == 6_506
+
+
+def test_the_model_is_better_than_same_as_now(ran: tuple[Outcome, Path, str]) -> None:
+    scores = ran[0].scores
+    assert (scores["forecast"] < 0.9 * scores["same_as_now"]).all()
+    assert scores.loc["all", "forecast"] < 1.0
+
+
+def test_it_says_what_happens_and_ends_with_a_table(ran: tuple[Outcome, Path, str]) -> None:
+    said = ran[2]
+    assert "1,048 mph" in said
+    for number in ("26,115", "8,703", "8,706", "6,506"):
+        assert number in said
+
+
+def test_it_leaves_a_picture_and_a_page_that_needs_nothing_else(ran: tuple[Outcome, Path, str]) -> None:
+    picture, page = ran[1] / "weather.png", (ran[1] / "weather.html").read_text()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)\s*=", page)
+    assert page.count("Plotly.newPlot(") >= 4
+
+
+def test_it_removes_the_topics_that_it_made(ran: tuple[Outcome, Path, str], session_client: qf.StreamingClient) -> None:
+    assert not set(ran[0].names.topics) & set(session_client.topics.list())

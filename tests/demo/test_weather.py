@@ -1,0 +1,86 @@
+"""The demo's two models, as functions of DataFrames: what is cleaned and forecast, and that nothing looks ahead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from quixframes.demo import weather
+
+
+@pytest.fixture(scope="module")
+def year() -> pd.DataFrame:
+    return weather.read_weather()
+
+
+def hours(count: int, **columns: list[float]) -> pd.DataFrame:
+    """Rows an hour apart; parameters that are not given are in range and dull."""
+    index = pd.date_range("2013-03-01", periods=count, freq="h", tz="UTC", name="time").as_unit("ns")
+    return pd.DataFrame(
+        {name: np.full(count, max(low, 0.0) + 5) for name, (low, _) in weather.RANGES.items()}, index
+    ).assign(**columns)
+
+
+def test_the_table_is_real_and_has_real_faults(year: pd.DataFrame) -> None:
+    """26,115 rows of three airports, 2,729 of them without a pressure, and a wind of 1,048 mph."""
+    assert len(year) == 26_115
+    assert set(year["origin"]) == set(weather.AIRPORTS)
+    assert int(year["pressure"].isna().sum()) == 2_729
+    assert year["wind_speed"].max() == pytest.approx(1048.36, abs=0.01)
+    ((when, what, how_much),) = [fault for fault in weather.impossible(year) if fault[1] == "wind_speed"]
+    assert (when, what, round(how_much)) == (pd.Timestamp("2013-02-12 08:00", tz="UTC"), "wind_speed", 1048)
+
+
+def test_what_cannot_be_is_taken_out_filled_and_tagged() -> None:
+    cleaned = weather.clean(hours(4, wind_speed=[10.0, 1048.0, 14.0, 16.0]))
+    assert cleaned["wind_speed"].tolist() == [10.0, 12.0, 14.0, 16.0]
+    assert cleaned[weather.TAG].tolist() == ["", "wind_speed", "", ""]
+
+
+@pytest.mark.parametrize(("gap", "filled"), [(1, True), (3, True), (4, False), (6, False)])
+def test_only_short_gaps_are_filled(gap: int, filled: bool) -> None:
+    values = [1.0] + [float("nan")] * gap + [1.0 + gap + 1]
+    cleaned = weather.clean(hours(gap + 2, pressure=[1000 + value for value in values]))
+    assert cleaned["pressure"].notna().all() == filled
+    if filled:
+        assert cleaned["pressure"].tolist() == pytest.approx([1001.0 + n for n in range(gap + 2)])
+
+
+def test_a_gap_at_the_edge_is_not_made_up() -> None:
+    cleaned = weather.clean(hours(3, temp=[float("nan"), 50.0, float("nan")]))
+    assert cleaned["temp"].isna().tolist() == [True, False, True]
+
+
+def test_cleaning_in_batches_gives_what_cleaning_at_once_gives(year: pd.DataFrame) -> None:
+    """Batches end at midnights at which nothing is amiss, so a batch cuts no gap in two."""
+    rows = year[year["origin"] == "EWR"].drop(columns="origin").iloc[:2_000]
+    ends = np.flatnonzero(weather.new_day(rows).to_numpy()) + 1
+    parts, before = [], None
+    for part in np.split(np.arange(len(rows)), ends):
+        if len(part):
+            parts.append(weather.clean(rows.iloc[part], before))
+            before = rows.iloc[part[-1:]]
+    pd.testing.assert_frame_equal(pd.concat(parts), weather.clean(rows))
+
+
+def test_a_forecast_knows_nothing_of_what_comes_after_it(year: pd.DataFrame) -> None:
+    """Whatever the later rows say, the forecasts of the earlier ones stay the same."""
+    rows = weather.clean(year[year["origin"] == "JFK"].drop(columns="origin").iloc[:400])
+    model = weather.train(rows.assign(stream="JFK"))
+    known = weather.forecast(model, rows)
+    other = rows.copy()
+    other.iloc[200:, :-1] = 0.0
+    cut = rows.index[200]
+    pd.testing.assert_frame_equal(weather.forecast(model, other)[:cut], known[:cut])
+
+
+def test_forecasting_in_batches_gives_what_forecasting_at_once_gives(year: pd.DataFrame) -> None:
+    rows = weather.clean(year[year["origin"] == "LGA"].drop(columns="origin").iloc[:600])
+    model = weather.train(rows.assign(stream="LGA"))
+    parts, before = [], None
+    for start in range(0, len(rows), 50):
+        part = rows.iloc[start : start + 50]
+        parts.append(weather.forecast(model, part, before))
+        before = pd.concat([before, part]).tail(weather.MEMORY)
+    pd.testing.assert_frame_equal(pd.concat(parts), weather.forecast(model, rows))
