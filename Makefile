@@ -28,8 +28,8 @@ $(LINTED): $(READY)
 demo: $(READY) ## Real weather through a real Kafka, cleaned, forecast, replayed and drawn (demo-output/)
 	@$(BIN)/quixframes demo
 
-test: $(READY) ## All tests but the long ones, on a real Kafka
-	@$(BIN)/python -m pytest
+test: $(READY) ## All tests but the long ones, on a real Kafka; ARGS="..." goes to pytest
+	@$(BIN)/python -m pytest $(ARGS)
 
 test-docker: $(READY) ## The integration tests on testcontainers' Kafka; needs Docker
 	@$(BIN)/python -m pytest --kafka docker tests/integration
