@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,33 @@ def test_it_leaves_a_picture_and_a_page_that_needs_nothing_else(ran: tuple[Outco
 
 def test_it_removes_the_topics_that_it_made(ran: tuple[Outcome, Path, str], session_client: qf.StreamingClient) -> None:
     assert not set(ran[0].names.topics) & set(session_client.topics.list())
+
+
+def test_the_page_draws_itself_in_a_real_browser_without_a_network(
+    ran: tuple[Outcome, Path, str], tmp_path: Path
+) -> None:
+    """Headless Chromium, whose every host name leads nowhere, draws all five figures."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no Chromium on this machine (on Debian: apt-get install chromium)")
+    quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+    done = subprocess.run(
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            *quiet,
+            f"--user-data-dir={tmp_path}",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            (ran[1] / "weather.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    body = done.stdout.partition("<body>")[2]
+    assert body.count('class="plot-container') == 5
+    assert all(name in body for name in ("Newark", "Kennedy", "LaGuardia", "26,115", "6,506"))
