@@ -82,9 +82,9 @@ def read_weather() -> pd.DataFrame:
 
 def possible(rows: pd.DataFrame) -> pd.DataFrame:
     """Which values are there, and within their range."""
-    limits = pd.DataFrame(RANGES, index=["low", "high"])
+    lowest, highest = np.array(list(RANGES.values())).T
     values = rows[list(RANGES)]
-    return (values >= limits.loc["low"]) & (values <= limits.loc["high"])
+    return values.ge(lowest) & values.le(highest)
 
 
 def impossible(rows: pd.DataFrame) -> list[tuple[pd.Timestamp, str, float]]:
@@ -123,7 +123,8 @@ def clean(rows: pd.DataFrame, before: pd.DataFrame | None = None) -> pd.DataFram
     gappy = [name for name in FILLED if cleaned[name].hasnans]
     cleaned[gappy] = fill_short_gaps(cleaned[gappy])
     changed = (cleaned != raw) & (cleaned.notna() | raw.notna())
-    cleaned[TAG] = [" ".join(changed.columns[row]) for row in changed.to_numpy()]
+    names = np.array(list(RANGES))
+    cleaned[TAG] = [" ".join(names[row]) for row in changed.to_numpy()]
     return cleaned.tail(len(rows))
 
 
