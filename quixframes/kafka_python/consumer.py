@@ -62,7 +62,8 @@ class PythonConsumer:
                 # The poller thread polls all the time, however long the model takes.
                 max_poll_interval_ms=max(300_000, session),
                 max_poll_records=_MAX_RECORDS,
-                # One answer is being read while another is on its way, so neither may take more than half.
+                # One answer is being read while another is on its way, so neither may take more than half. That holds
+                # for one broker: answers of several may be there together, so each broker has a prefetch of its own.
                 max_partition_fetch_bytes=min(_PARTITION_FETCH, prefetch // 2),
                 fetch_max_bytes=min(_FETCH, prefetch // 2),
                 metadata_max_age_ms=round(_REFRESH * 1000),
@@ -77,8 +78,10 @@ class PythonConsumer:
         self._paused: set[Partition] = set()
         self._waiting: set[Partition] = set()  # without a position: nothing is fetched until it is given by ``seek``
         self._missing: dict[str, float] = {}
+        self._leaderless: float | None = None  # since when no partition that is being read has a leader
         self._topics: frozenset[str] = frozenset()
         self._member = False
+        self._member_id: str | None = None  # the name by which the group knew this member when it was last stable
         self._closed = False
         self._last_commit_timeout = _LAST_COMMIT_TIMEOUT
 
@@ -115,12 +118,16 @@ class PythonConsumer:
             if not is_passing(exc):
                 raise translated(exc, f"{self._what()} cannot be read") from exc
             time.sleep(min(timeout, _PAUSE))  # it may have come at once, and may come again
-        for partition in gone or ():
-            self._hold(partition)
+        renewed = self._renew()
+        if gone is not None:
+            gone = {partition: at for partition, at in gone.items() if partition not in renewed}
+            for partition in gone:
+                self._hold(partition)
         rebalances, self._rebalances = self._rebalances, []
         records = [
             Record(it.topic, it.partition, it.offset, it.timestamp, it.key, it.value, _whole(it.headers))
-            for several in found.values()
+            for place, several in found.items()
+            if place not in renewed
             for it in several
         ]
         return Polled(rebalances, records, gone)
@@ -136,7 +143,10 @@ class PythonConsumer:
             self._consumer.resume(place)
 
     def position(self, partition: Partition) -> int | None:
-        """The offset after everything that ``poll`` has returned or passed over; None where the partition has gone."""
+        """The offset after everything that ``poll`` has returned or passed over; None where the partition has gone, or
+        waits for its position."""
+        if partition in self._waiting:
+            return None
         state = self._consumer._subscription.assignment.get(TopicPartition(*partition))
         return None if state is None or state.position is None else int(state.position.offset)
 
@@ -173,6 +183,8 @@ class PythonConsumer:
         self._check_open()
         if not offsets:
             return
+        if not self._untold().isdisjoint(offsets):
+            raise GroupMovedOnError(f"group {self._group!r} moved on: the next poll says how")
         deadline = time.monotonic() + _COMMIT_TIMEOUT
         while True:
             left_ms = max(0.0, deadline - time.monotonic()) * 1000
@@ -180,8 +192,9 @@ class PythonConsumer:
                 self._consumer.commit(_theirs(offsets), timeout_ms=left_ms)
                 return
             except Exception as exc:
+                left_ms = max(0.0, deadline - time.monotonic()) * 1000
                 ours = _is_rebalancing(exc) and self._still_owns(offsets, left_ms)
-                if ours and left_ms:
+                if ours and time.monotonic() < deadline:
                     continue
                 error = translated(exc, f"group {self._group!r} could not commit")
                 moved = isinstance(error, GroupMovedOnError) and not ours
@@ -195,7 +208,41 @@ class PythonConsumer:
         self._keep_joining()
         with contextlib.suppress(theirs.KafkaError):
             self._consumer._coordinator.poll(timeout_ms=timeout_ms)
-        return set(offsets) <= set(self._consumer.assignment())
+        self._renew()
+        return set(offsets) <= set(self._consumer.assignment()) - self._untold()
+
+    def _untold(self) -> set[Partition]:
+        """The partitions that came or went since the last ``poll``. One that came anew may have been somebody else's in
+        between, so the caller's position counts no more."""
+        return {partition for rebalance in self._rebalances for partition in rebalance.partitions}
+
+    def _renew(self) -> frozenset[Partition]:
+        """The partitions that were lost and came back without a word from kafka-python, which are reported here.
+
+        A member that was out of reach for longer than its session comes back under a new name. If it was rejoining when
+        it learned that, kafka-python takes what it is given for what it had all along; but others had it meanwhile, and
+        to go on from the old position would set their commits back.
+        """
+        generation = self._consumer._coordinator.generation_if_stable() if self._member else None
+        if generation is None:
+            return frozenset()
+        before, self._member_id = self._member_id, generation.member_id
+        if before in (None, generation.member_id):
+            return frozenset()
+        told = {
+            partition
+            for rebalance in self._rebalances
+            if rebalance.change is Change.Assigned
+            for partition in rebalance.partitions
+        }
+        renewed = frozenset(map(Partition._make, self._consumer.assignment())) - told
+        if renewed:
+            self._paused -= renewed
+            for partition in renewed:
+                self._hold(partition)
+                self._consumer._subscription.seek(TopicPartition(*partition), 0)
+            self._rebalances += [Rebalance(Change.Lost, renewed), Rebalance(Change.Assigned, renewed)]
+        return renewed
 
     def _joined(self, timeout: float) -> float:
         """Join or rejoin if there is reason to, and say how long to wait for messages.
@@ -207,6 +254,7 @@ class PythonConsumer:
             start = time.monotonic()
             self._consumer._coordinator.poll(timeout_ms=timeout * 1000)
             timeout = max(0.0, timeout - (time.monotonic() - start))
+        self._renew()
         return 0.0 if self._rebalances else timeout
 
     def _keep_joining(self) -> None:
@@ -222,7 +270,14 @@ class PythonConsumer:
     def trouble(self) -> str | None:
         """None while some broker of the partitions being read answers; else what is wrong, for a log line."""
         manager = self._client.manager
-        silence = manager.silence(self._leaders())
+        leaders = self._leaders()
+        silence = manager.silence(leaders or None)
+        if leaders is None or leaders:
+            self._leaderless = None
+        elif self._leaderless is None:
+            self._leaderless = time.monotonic()
+        elif silence < _SILENCE < (without := time.monotonic() - self._leaderless):
+            return f"no partition of {self._what()} has had a leader for {without:.0f} s"
         if silence < _SILENCE:
             return None
         return f"no broker of {self._what()} has answered for {silence:.0f} s{manager.because()}"
@@ -262,8 +317,12 @@ class PythonConsumer:
         deadline = time.monotonic() + self._patience
         for topic in sorted(topics):
             self._look_up(topic, deadline)
+        cluster = self._consumer._cluster
         try:
-            self._client.run(self._patience, "joining", self._consumer._cluster.set_topics, sorted(topics))
+            self._client.run(self._patience, "joining", cluster.set_topics, sorted(topics))
+            # The answer may have been one to an earlier question.
+            while any(cluster.partitions_for_topic(topic) is None for topic in topics) and time.monotonic() < deadline:
+                self._client.run(self._patience, "joining", cluster.request_update)
         except theirs.KafkaError as exc:
             raise translated(exc, f"{', '.join(sorted(topics))} cannot be read") from exc
         self._topics = frozenset(topics)
@@ -291,24 +350,31 @@ class PythonConsumer:
         if denied:
             raise theirs.TopicAuthorizationFailedError(denied)
         for topic in self._topics:
-            if cluster.partitions_for_topic(topic) is not None:
+            if cluster.partitions_for_topic(topic) is not None or topic not in self._client.manager.unknown_topics:
                 self._missing.pop(topic, None)
             elif self._missing.setdefault(topic, time.monotonic()) < time.monotonic() - _MISSING:
                 raise TopicNotFoundError(f"topic {topic!r} was deleted while it was being read", topic=topic)
 
     def _leaders(self) -> set[object] | None:
-        """The brokers that are asked for messages; None where that is nobody at the moment."""
+        """The brokers that are asked for messages, none where none of the partitions has a leader; None where nothing
+        is to be read at the moment."""
         cluster = self._consumer._cluster
         reading = [part for part in self._consumer.assignment() if part not in self._paused | self._waiting]
-        return {cluster.leader_for_partition(part) for part in reading} or None
+        return {cluster.leader_for_partition(part) for part in reading} - {None, -1} if reading else None
 
     def _hold(self, partition: Partition) -> None:
         self._waiting.add(partition)
         self._consumer.pause(TopicPartition(*partition))
 
     def _positions(self, partitions: Iterable[TopicPartition]) -> dict[Partition, int]:
-        positions = self._consumer._subscription.position
-        return {Partition(*partition): int(positions(partition).offset) for partition in partitions}
+        """Where the partitions are being read; those left out that were revoked since."""
+        states = self._consumer._subscription.assignment
+        found = {Partition(*partition): states.get(partition) for partition in partitions}
+        return {
+            partition: int(state.position.offset)
+            for partition, state in found.items()
+            if state is not None and state.position is not None
+        }
 
     def _what(self) -> str:
         topics = ", ".join(sorted(self._topics))
@@ -334,10 +400,13 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         """Commit what the owner says, then let go."""
         if not revoked:
             return
+        consumer = self._to._consumer
+        if self._to._member_id not in (None, consumer._coordinator._generation.member_id):
+            await self.on_partitions_lost(revoked)  # the old membership's: they were others' since
+            return
         try:
             offsets = self._revoking(frozenset(map(Partition._make, revoked)))
             if offsets:
-                consumer = self._to._consumer
                 future = consumer.commit_async(_theirs(offsets), callback=lambda *_: None)
                 await consumer._manager.wait_for(future, self._to._last_commit_timeout * 1000)
         except Exception as exc:

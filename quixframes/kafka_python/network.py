@@ -120,9 +120,11 @@ class Client(KafkaNetClient):  # type: ignore[misc]
         thread = self._net._io_thread
         if thread is not None and not self._net._stop:
             # Where the thread is busy or gone, what follows ends it.
-            with contextlib.suppress(BrokerError, RuntimeError, theirs.KafkaError):
+            with contextlib.suppress(Exception):
                 self.run(timeout / 2, "closing", self.manager.close)
             self._net.stop(timeout_ms=max(100.0, timeout * 500))
+        elif thread is not None:
+            thread.join(timeout)  # an earlier call was interrupted
         if thread is None or not thread.is_alive():
             super().close()
 
@@ -165,6 +167,9 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
         self.last_heard: dict[object, float] = {}
         self._failures: dict[object, BaseException] = {}
         self._started = time.monotonic()
+        self.unknown_topics: frozenset[str] = frozenset()
+        self._update_metadata = self.cluster.update_metadata
+        self.cluster.update_metadata = self._learn
 
     @property
     def failure(self) -> BaseException | None:
@@ -194,6 +199,15 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
             connection.init_future.add_callback(lambda _: self._failures.clear())
             connection.init_future.add_errback(lambda exc: self._note(node_id, exc))
         return connection
+
+    def _learn(self, metadata: Any) -> None:
+        """Take the metadata in, and remember which topics there are not: kafka-python forgets which error a topic had.
+
+        It is called with each answer, on the IO thread.
+        """
+        unknown = theirs.UnknownTopicOrPartitionError.errno
+        self.unknown_topics = frozenset(topic.name for topic in metadata.topics if topic.error_code == unknown)
+        self._update_metadata(metadata)
 
     def _note(self, node_id: object, exc: BaseException) -> None:
         self._failures.pop(node_id, None)

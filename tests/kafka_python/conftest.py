@@ -18,6 +18,8 @@ def faulty_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafk
     """The broker behind ``own_kafka``."""
     # A broker that was killed is let back in when its old session has ended: soon, so that tests need not wait.
     settings = {"broker.session.timeout.ms": 1000, "broker.heartbeat.interval.ms": 200}
+    # And members of groups are given up as soon, where a test asks for it.
+    settings["group.min.session.timeout.ms"] = 1000
     with LocalKafka(tmp_path_factory.mktemp("faulty"), keep=False, settings=settings) as kafka:
         yield kafka
 

@@ -8,7 +8,9 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
+import kafka.errors as theirs
 import pytest
 from adapter_helpers import Outcomes, client_threads, forbid, message, new_topic, wait_until
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -49,6 +51,15 @@ def consuming(
         yield consumer
     finally:
         consumer.close(5)
+
+
+@contextmanager
+def closing_admin(connection: Connection) -> Iterator[PythonAdmin]:
+    admin = KafkaPython().admin(connection)
+    try:
+        yield admin
+    finally:
+        admin.close(5)
 
 
 def write(connection: Connection, topic: str, count: int, *, first: int = 0) -> None:
@@ -308,6 +319,131 @@ def test_an_instance_that_was_given_up_is_told_so(connection: Connection, topic:
             consumer.commit({Partition(topic, 0): Offset(1)})
         member.poll_until(lambda: any(it.change is Change.Lost for it in member.rebalances))
         member.poll_until(lambda: len(member.owned) == 3)
+
+
+@contextmanager
+def cut_off(consumer: PythonConsumer) -> Iterator[None]:
+    """Nothing reaches this one client, and it reaches nobody."""
+    manager = consumer._client.manager
+    build = manager._build_transport
+    reason = theirs.KafkaConnectionError("cut off by the test")
+
+    async def refuse(*_: object, **__: object) -> Any:
+        raise reason
+
+    def drop() -> None:
+        for connection in list(manager._conns.values()):
+            connection.close(reason)
+
+    manager._build_transport = refuse  # type: ignore[method-assign]
+    consumer._client.run(5, "cutting off", drop)
+    try:
+        yield
+    finally:
+        manager._build_transport = build  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("back_by", ["poll", "commit"])
+def test_a_member_that_was_away_for_longer_than_its_session_starts_anew_from_what_others_committed(
+    own_kafka: LocalKafka, back_by: str
+) -> None:
+    """kafka-python itself says nothing of it where it learns of its loss while it is joining."""
+    connection = Connection.of(own_kafka.address)
+    with closing_admin(connection) as admin:
+        topic = new_topic(admin, partitions=1)
+    group, place, session = new_group(), Partition(topic, 0), ReaderSettings(session_timeout="2s")
+    write(connection, topic, 100)
+    with consuming(connection, group, session) as consumer:
+        away = Member(consumer)
+        consumer.subscribe([topic], nothing)
+        away.poll_until(lambda: len(away.records) == 100)
+        consumer.commit({place: Offset(10)})
+        with cut_off(consumer):
+            with consuming(connection, group, session) as other:
+                stand_in = Member(other)
+                other.subscribe([topic], nothing)
+                with driving(away):
+                    stand_in.poll_until(lambda: len(stand_in.records) == 90)
+                    other.commit({place: Offset(100)})
+            away.poll()
+        assert away.owned == {place}, "it was told while it could not know"
+        away.rebalances.clear()
+        away.records.clear()
+        write(connection, topic, 1, first=100)
+        if back_by == "commit":
+            # What a commit does that comes upon a rebalance.
+            assert not consumer._still_owns({place: Offset(20)}, 10_000)
+            with pytest.raises(GroupMovedOnError):
+                consumer.commit({place: Offset(20)})
+        away.poll_until(lambda: bool(away.records))
+        assert [rebalance.change for rebalance in away.rebalances] == [Change.Lost, Change.Assigned]
+        assert numbers(away.records) == [100]
+        assert consumer.committed([place]) == {place: Offset(100)}
+
+
+def test_partitions_without_a_leader_are_trouble(
+    connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quixframes.kafka_python.consumer._SILENCE", 0.5)
+    with consuming(connection) as consumer:
+        consumer.assign({Partition(topic, number): 0 for number in range(3)})
+        consumer.poll(0.2)
+        cluster = consumer._consumer._cluster
+        monkeypatch.setattr(cluster, "leader_for_partition", lambda place: -1 if place.partition < 2 else None)
+        # The broker itself goes on answering questions for metadata.
+        monkeypatch.setattr(consumer._client.manager, "silence", lambda _=None: 0.1)
+        assert consumer.trouble() is None
+        wait_until(lambda: consumer.trouble() is not None, 2)
+        assert "leader" in str(consumer.trouble())
+        monkeypatch.setattr(cluster, "leader_for_partition", lambda _: 1)
+        assert consumer.trouble() is None
+
+
+def test_a_partition_that_waits_for_its_position_has_none(connection: Connection, topic: str) -> None:
+    with consuming(connection, new_group()) as consumer:
+        consumer.subscribe([topic], nothing)
+        assigned: set[Partition] = set()
+        while len(assigned) < 3:
+            for rebalance in consumer.poll(0.1).rebalances:
+                assigned |= rebalance.partitions
+        assert {consumer.position(partition) for partition in assigned} == {None}
+        consumer.seek(Partition(topic, 0), 0)
+        assert consumer.position(Partition(topic, 0)) == 0
+        assert consumer.position(Partition(topic, 1)) is None
+
+
+def test_what_is_gone_of_a_partition_that_was_revoked_is_not_reported(
+    connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with consuming(connection) as consumer:
+        consumer.assign({Partition(topic, 0): 7})
+
+        def poll(**_: object) -> None:
+            raise theirs.LogTruncationError({TopicPartition(topic, 0): 3, TopicPartition(topic, 1): 3})
+
+        monkeypatch.setattr(consumer._consumer, "poll", poll)
+        assert consumer.poll(0.1).gone == {Partition(topic, 0): 7}
+
+
+def test_a_commit_that_a_rebalance_holds_up_ends_within_its_time(
+    connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quixframes.kafka_python.consumer._COMMIT_TIMEOUT", 0.5)
+    with consuming(connection, new_group()) as consumer:
+        member = Member(consumer)
+        consumer.subscribe([topic], nothing)
+        member.poll_until(lambda: len(member.owned) == 3)
+
+        def commit(*_: object, timeout_ms: float) -> None:
+            time.sleep(min(0.4, timeout_ms / 1000))
+            raise theirs.RebalanceInProgressError()
+
+        monkeypatch.setattr(consumer._consumer, "commit", commit)
+        monkeypatch.setattr(consumer._consumer._coordinator, "poll", lambda timeout_ms: time.sleep(timeout_ms / 1000))
+        start = time.monotonic()
+        with pytest.raises(CommitError):
+            consumer.commit({Partition(topic, 0): Offset(1)})
+        assert time.monotonic() - start < 0.7
 
 
 def test_only_committed_transactions_are_read(connection: Connection, admin: PythonAdmin) -> None:
