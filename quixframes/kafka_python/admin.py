@@ -63,8 +63,18 @@ class PythonAdmin:
             "configs": dict(settings),
         }
 
+        in_doubt = False  # whether an earlier try may have been heard although nobody said so
+
         def make() -> None:
-            _check(self._client.create_topics({topic: wanted}, raise_errors=False))
+            nonlocal in_doubt
+            try:
+                _check(self._client.create_topics({topic: wanted}, raise_errors=False))
+            except theirs.TopicAlreadyExistsError:
+                if not in_doubt or len(self._partitions(topic, doing)) != partitions:
+                    raise
+            except Exception:
+                in_doubt = True
+                raise
 
         self._tried(doing, make, topic)
         # The controller has made it; the brokers learn of it, and of its leaders, a moment later.
@@ -82,8 +92,18 @@ class PythonAdmin:
     def delete(self, topic: str) -> None:
         """Remove a topic and everything in it."""
 
+        in_doubt = False
+
         def remove() -> None:
-            _check(self._client.delete_topics([topic], raise_errors=False))
+            nonlocal in_doubt
+            try:
+                _check(self._client.delete_topics([topic], raise_errors=False))
+            except theirs.UnknownTopicOrPartitionError:
+                if not in_doubt:
+                    raise
+            except Exception:
+                in_doubt = True
+                raise
 
         self._tried(f"topic {topic!r} cannot be deleted", remove, topic)
 

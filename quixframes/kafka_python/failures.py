@@ -30,6 +30,9 @@ class _Kind(NamedTuple):
 
 _DENIED = "the cluster refuses it: the principal lacks the permission (ACL) for it"
 _GONE = "no broker answered in time"
+_FORGOTTEN = (
+    "the broker no longer knows which messages it has had from this producer, so they may or may not have arrived"
+)
 _LOGIN = "the login was refused: check the user, the password or token, and the mechanism"
 _MOVED = "the partition belongs to another instance of the group by now, or this instance was given up"
 _OFFSETS = "what was to be read next is no longer in the topic"
@@ -64,6 +67,9 @@ _TABLE: Mapping[type[BaseException], _Kind] = {
     theirs.OffsetOutOfRangeError: _Kind(OffsetGoneError, _OFFSETS),
     theirs.LogTruncationError: _Kind(OffsetGoneError, _OFFSETS),
     theirs.NoOffsetForPartitionError: _Kind(OffsetGoneError, "the partition has no position to read from"),
+    theirs.OutOfOrderSequenceNumberError: _Kind(BrokerError, _FORGOTTEN),
+    theirs.UnknownProducerIdError: _Kind(BrokerError, _FORGOTTEN),
+    theirs.InvalidProducerEpochError: _Kind(BrokerError, _FORGOTTEN),
     theirs.InvalidSessionTimeoutError: _Kind(
         BrokerError, "session_timeout is outside of what the brokers allow (group.min and max.session.timeout.ms)"
     ),

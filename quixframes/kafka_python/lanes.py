@@ -18,6 +18,7 @@ BATCH = 256 * 1024
 REQUEST_TIMEOUT = 10.0
 """Seconds after which a silent broker is tried again over a new connection."""
 
+_BROKERS_SHARE = 0.7  # of a request's timeout, for the replicas to acknowledge
 _UNBOUNDED = 2**31 - 1
 
 
@@ -94,8 +95,12 @@ def encoded(lane: Lane, messages: list[Message], codec: int) -> bytearray:
     return data
 
 
-def produce_request(travelling: list[tuple[Lane, Batch]]) -> ProduceRequest:
-    """One request for all of them: the batches have to be encoded, and each lane's be on the same broker."""
+def produce_request(travelling: list[tuple[Lane, Batch]], timeout: float) -> ProduceRequest:
+    """One request for all of them: the batches have to be encoded, and each lane's be on the same broker.
+
+    The broker is given less than the ``timeout`` (seconds) after which the client gives up waiting for it, so that it
+    can still say that its replicas were too slow.
+    """
     by_topic: dict[str, list[Any]] = {}
     for lane, batch in travelling:
         partition = ProduceRequest.TopicProduceData.PartitionProduceData(index=lane.place.partition, records=batch.data)
@@ -103,7 +108,7 @@ def produce_request(travelling: list[tuple[Lane, Batch]]) -> ProduceRequest:
     return ProduceRequest(
         transactional_id=None,
         acks=-1,
-        timeout_ms=round(REQUEST_TIMEOUT * 1000),
+        timeout_ms=round(timeout * _BROKERS_SHARE * 1000),
         topic_data=[
             ProduceRequest.TopicProduceData(name=topic, partition_data=partitions)
             for topic, partitions in by_topic.items()

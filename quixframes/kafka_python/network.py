@@ -1,27 +1,30 @@
-"""kafka-python's connections, through its public ``kafka_client`` setting, with four things mended.
+"""kafka-python's connections, through its public ``kafka_client`` setting, with five things mended.
 
 - Why a connection could not be made is known and raised, at once where waiting cannot help (defect E).
 - What arrives is read in large pieces. (kafka-python reads 4 KB at a time.)
 - It is known when each broker was last heard of, at no cost (defect G).
+- Names are looked up on threads of their own, so that nothing else waits where that takes long: deadlines hold.
 - Metadata requests never create topics. (``allow_auto_create_topics`` does not reach the part that sends them.)
 """
 
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import kafka.errors as theirs
+from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import create_connection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.net.transport import KafkaTCPTransport
 
-from quixframes.errors import BrokerError, BrokerUnavailableError
+from quixframes.errors import BrokerUnavailableError
 from quixframes.kafka_python.failures import translated
 from quixframes.settings import Connection, seconds
 
@@ -121,7 +124,7 @@ class Client(KafkaNetClient):  # type: ignore[misc]
         if thread is not None and not self._net._stop:
             # Where the thread is busy or gone, what follows ends it.
             with contextlib.suppress(Exception):
-                self.run(timeout / 2, "closing", self.manager.close)
+                self.run(timeout / 2, "closing", self.manager.finish, min(0.2, timeout / 8))
             self._net.stop(timeout_ms=max(100.0, timeout * 500))
         elif thread is not None:
             thread.join(timeout)  # an earlier call was interrupted
@@ -166,6 +169,7 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
         self.cluster.config["allow_auto_create_topics"] = False
         self.last_heard: dict[object, float] = {}
         self._failures: dict[object, BaseException] = {}
+        self._looking_up: dict[str, Any] = {}  # future addresses, by host
         self._started = time.monotonic()
         self.unknown_topics: frozenset[str] = frozenset()
         self._update_metadata = self.cluster.update_metadata
@@ -200,6 +204,17 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
             connection.init_future.add_errback(lambda exc: self._note(node_id, exc))
         return connection
 
+    async def finish(self, patience: float) -> None:
+        """Close all connections, after the answer that is on its way, if it comes soon.
+
+        Otherwise kafka-python logs at a normal end that looking the metadata up failed.
+        """
+        self.cluster.close()
+        if self.cluster.metadata_refresh_in_progress:
+            with contextlib.suppress(theirs.KafkaError):
+                await self.wait_for(self.cluster._refresh_future, patience * 1000)
+        await self._net._invoke(self.close)
+
     def _learn(self, metadata: Any) -> None:
         """Take the metadata in, and remember which topics there are not: kafka-python forgets which error a topic had.
 
@@ -223,14 +238,7 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
         return None
 
     async def _build_transport(self, node: Any, timeout_at: float | None = None) -> _Transport:
-        sock = await create_connection(
-            self._net,
-            node.host,
-            node.port,
-            self.config["socket_options"],
-            proxy_url=self.config["proxy_url"],
-            timeout_at=timeout_at,
-        )
+        sock = await self._connected(node.host, node.port, timeout_at)
         transport = _Transport(self._net, sock, host=node.host)
         heard, node_id, now = self.last_heard, node.node_id, time.monotonic
 
@@ -240,3 +248,52 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
         transport.heard = note
         await transport.handshake()
         return transport
+
+    async def _connected(self, host: str, port: int, timeout_at: float | None) -> Any:
+        """A socket that is connected to the first of the host's addresses to accept."""
+        failure: Exception = theirs.KafkaConnectionError(f"no address is known for {host}")
+        for address in await self._addresses(host, timeout_at):
+            try:
+                return await create_connection(
+                    self._net, address, port, self.config["socket_options"], timeout_at=timeout_at
+                )
+            except theirs.KafkaConnectionError as exc:
+                failure = exc
+        raise failure
+
+    async def _addresses(self, host: str, timeout_at: float | None) -> list[str]:
+        try:
+            socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+            return [host]
+        except OSError:
+            pass  # a name, then
+        future = self._looking_up.get(host)
+        if future is None:
+            future = self._looking_up[host] = Future()
+            future.add_both(lambda _: self._looking_up.pop(host, None))
+            threading.Thread(target=self._look_up, args=(host, future), name=f"looking-up-{host}", daemon=True).start()
+        left_ms = None if timeout_at is None else max(0.0, timeout_at - time.monotonic()) * 1000
+        try:
+            found: list[str] = await self.wait_for(future, left_ms)
+        except theirs.KafkaTimeoutError:
+            raise theirs.KafkaConnectionError(f"the name {host} could not be looked up in time") from None
+        return found
+
+    def _look_up(self, host: str, future: Any) -> None:
+        """On a thread of its own, which the system may hold for as long as it likes."""
+        addresses: list[str] = []
+        failure: Exception | None = None
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            addresses = list(dict.fromkeys(str(where[0]) for *_, where in found))
+        except (OSError, UnicodeError) as exc:
+            failure = theirs.KafkaConnectionError(f"the name {host} cannot be looked up: {exc}")
+
+        def tell() -> None:
+            if failure is None:
+                future.success(addresses)
+            else:
+                future.failure(failure)
+
+        with contextlib.suppress(Exception):  # the client was closed meanwhile
+            self._net.call_soon_threadsafe(tell)

@@ -13,7 +13,8 @@ inside; so it is not used. Here instead:
   arrived: the numbers are in doubt, so the lane goes on with a *new* producer ID.
 - Deadlines are ours, and are looked at four times a second, whatever the connections are doing.
 
-Everything but ``send`` happens on the IO thread; the lock guards what ``send`` touches: queues, routes and counts.
+``send``, ``flush`` and ``close`` are called on the caller's threads; everything else happens on the IO thread. The lock
+guards what both sides touch: queues, routes and counts.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from kafka.protocol.metadata import MetadataRequest
 from kafka.protocol.producer import InitProducerIdRequest
 
 from quixframes.errors import (
+    BrokerError,
     BrokerUnavailableError,
     ClosedError,
     MessageTooLargeError,
@@ -57,7 +59,7 @@ _CODECS: Mapping[str | None, tuple[int, Callable[[], bool]]] = {
 }
 _LARGEST = 90 * 1024 * 1024  # bytes of one message: brokers hang up on requests over 100 MB, unless told otherwise
 _REQUEST = 4 * 1024 * 1024  # bytes in one request, over all partitions of a broker
-_SPREAD = 1.0  # seconds between the first and the last message of a batch, which has one deadline
+_SPREAD = 1.0  # seconds, at most, between the first and the last message of a batch, which has one deadline
 _LOOK = 0.25  # seconds between two looks at the deadlines
 _BACKOFF = 0.1  # seconds before a batch is sent again
 _BUSY = 0.005  # seconds before a connection that has all it can take is looked at again
@@ -71,9 +73,9 @@ _FORGOTTEN = (
     theirs.OutOfOrderSequenceNumberError,
     theirs.UnknownProducerIdError,
     theirs.InvalidProducerEpochError,
-    theirs.InvalidProducerIdMappingError,
 )
 _TOO_LARGE = (theirs.MessageSizeTooLargeError, theirs.RecordListTooLargeError)
+_UNSENT = (theirs.NodeNotReadyError, theirs.TooManyInFlightRequests)  # the request never left
 
 
 class PythonProducer:
@@ -81,10 +83,12 @@ class PythonProducer:
 
     def __init__(self, connection: Connection, settings: WriterSettings) -> None:
         self._timeout = seconds(settings.delivery_timeout)
+        self._spread = min(_SPREAD, self._timeout / 10)
+        self._request_timeout = min(REQUEST_TIMEOUT, self._timeout)
         self._linger = seconds(settings.linger)
         self._codec = _codec(settings.compression)
         opening = Opening(connection)
-        self._client: Client = opening.open(lambda: _connected(opening, connection, self._timeout))
+        self._client: Client = opening.open(lambda: _connected(opening, connection, self._request_timeout))
         self._net = self._client._net
         self._cluster = self._client.manager.cluster
         # Guarded by the lock:
@@ -98,6 +102,7 @@ class PythonProducer:
         self._awake = False
         self._closed = False
         self._ending = False
+        self._ended = False
         # The IO thread's:
         self._learning: set[str] = set()
         self._identity: Identity | None = None
@@ -148,14 +153,20 @@ class PythonProducer:
         """Send what is queued, as far as ``timeout`` allows; fail the rest through ``on_done``; end."""
         deadline = time.monotonic() + timeout
         with self._lock:
-            if self._closed:
+            if self._ended:
                 return
             self._closed = True
-        self.flush(timeout - min(1.0, timeout / 4))
-        self._ending = True
-        self._client.shut(max(0.1, deadline - time.monotonic()))
-        for lane in list(self._lanes.values()):
-            self._abandon(lane, ClosedError("the client was closed before the cluster acknowledged this"))
+        # Whatever interrupts one of these steps, the others are taken, and a second call takes what is left.
+        try:
+            self.flush(timeout - min(1.0, timeout / 4))
+        finally:
+            self._ending = True
+            try:
+                self._client.shut(max(0.1, deadline - time.monotonic()))
+                self._ended = True
+            finally:
+                for lane in list(self._lanes.values()):
+                    self._abandon(lane, ClosedError("the client was closed before the cluster acknowledged this"))
 
     # The rest of the way into the queue. Called with the lock held.
 
@@ -235,13 +246,17 @@ class PythonProducer:
     def _due(self, lane: Lane, now: float) -> tuple[float, object | None]:
         """When to look at the lane next, and the broker to which it can send at once, if it can."""
         never = now + _LOOK
+        batch = lane.batch
+        if batch is not None:
+            never = min(never, batch.deadline)
+        elif lane.queue:
+            never = min(never, lane.queue[0].at + self._timeout)
+        else:
+            return never, None
         if lane.place.partition < 0:
             self._learn(lane.place.topic)
             return never, None
-        batch = lane.batch
         if batch is None:
-            if not lane.queue:
-                return never, None
             ripe_at = lane.queue[0].at + self._linger
             if lane.size < lane.limit and ripe_at > now and not self._hurrying:
                 return ripe_at, None
@@ -262,22 +277,38 @@ class PythonProducer:
         """The topic or partition is not in the metadata, or has no leader at the moment."""
         self._cluster.request_update()
         topic = lane.place.topic
+        manager = self._client.manager
         if topic in self._cluster.unauthorized_topics:
             refusal = theirs.TopicAuthorizationFailedError(topic)
-            self._abandon(lane, translated(refusal, f"topic {topic!r} cannot be written", topic=topic))
-        elif leader is not None or not self._client.manager.fresh(now - 1.0):
+            self._drop(topic, translated(refusal, f"topic {topic!r} cannot be written", topic=topic))
+        elif leader is not None or not manager.fresh(now - 1.0):
             lane.unknown_since = None  # nobody says that it is gone
+        elif topic not in manager.unknown_topics and self._cluster.partitions_for_topic(topic) is None:
+            lane.unknown_since = None  # something else is wrong with it
         elif lane.unknown_since is None:
             lane.unknown_since = now
         elif now - lane.unknown_since > _UNKNOWN:
-            self._missing(lane)
+            error = TopicNotFoundError(f"topic {topic!r} is not there any more: it was deleted", topic=topic)
+            if topic in manager.unknown_topics:
+                self._drop(topic, error)
+            else:  # it came back meanwhile, with fewer partitions
+                self._reroute(topic)
+                self._abandon(lane, error)
 
-    def _missing(self, lane: Lane) -> None:
-        topic = lane.place.topic
+    def _drop(self, topic: str, error: Exception) -> None:
+        """Fail everything for a topic, and learn about it anew when somebody next writes to it."""
+        self._reroute(topic)
+        # For a topic that is not there, kafka-python would ask ten times a second, for ever.
+        self._cluster._topics.discard(topic)
+        with self._lock:
+            lanes = [lane for lane in self._lanes.values() if lane.place.topic == topic and lane.place.partition >= 0]
+        for lane in lanes:
+            self._abandon(lane, error)
+
+    def _reroute(self, topic: str) -> None:
         with self._lock:
             self._partitions.pop(topic, None)  # should it come back, it may have another number of partitions
             self._routes = {route: to for route, to in self._routes.items() if route[0] != topic}
-        self._abandon(lane, TopicNotFoundError(f"topic {topic!r} is not there any more: it was deleted", topic=topic))
 
     def _identify(self, lane: Lane) -> bool:
         """Give the lane a producer ID that it has not used, asking for one where needed. False: not yet."""
@@ -336,6 +367,7 @@ class PythonProducer:
                 except Exception as exc:
                     unknown = isinstance(exc, theirs.UnknownTopicOrPartitionError)
                     if not is_passing(exc) and not (unknown and time.monotonic() - start < _UNKNOWN):
+                        self._cluster._topics.discard(topic)
                         self._abandon(waiting, translated(exc, f"topic {topic!r} cannot be written", topic=topic))
                         return
                 await self._net.sleep(_BACKOFF)
@@ -381,7 +413,7 @@ class PythonProducer:
             travelling.append((lane, batch))
         if travelling:
             try:
-                future = self._client.manager.send(produce_request(travelling), node_id=node)
+                future = self._client.manager.send(produce_request(travelling, self._request_timeout), node_id=node)
             except Exception as exc:
                 self._unanswered(travelling, exc)
             else:
@@ -394,22 +426,34 @@ class PythonProducer:
             queue = lane.queue
             messages = [queue.popleft()]
             size = messages[0].size
-            latest = messages[0].at + _SPREAD
+            latest = messages[0].at + self._spread
             while queue and size + queue[0].size <= lane.limit and queue[0].at <= latest:
                 messages.append(queue.popleft())
                 size += messages[-1].size
             lane.size -= size
-            lane.batch = Batch(messages, messages[-1].at + self._timeout)
+            lane.batch = Batch(messages, messages[0].at + self._timeout)
         return lane.batch
 
     def _encoded(self, lane: Lane, batch: Batch) -> bool:
-        """Put the batch into Kafka's form. False: it cannot be, and was reported."""
+        """Put the batch into Kafka's form, without messages that have none: they are reported. False: none is left."""
         try:
             batch.data = encoded(lane, batch.messages, self._codec)
-        except Exception as exc:
+        except Exception:
+            good: list[Message] = []
+            for message in batch.messages:
+                try:
+                    encoded(lane, [message], self._codec)
+                    good.append(message)
+                except Exception as exc:
+                    doing = f"a message for {lane.place.topic!r} could not be encoded"
+                    self._finish([message], translated(exc, doing))
             lane.batch = None
-            self._finish(batch.messages, translated(exc, f"a message for {lane.place.topic!r} could not be encoded"))
-            return False
+            if not good or len(good) == len(batch.messages):
+                self._finish(good, BrokerError(f"messages for {lane.place.topic!r} could not be encoded together"))
+                return False
+            batch.messages = good
+            lane.batch = batch
+            return self._encoded(lane, batch)
         return True
 
     def _answered(self, travelling: list[tuple[Lane, Batch]], answer: Any) -> None:
@@ -436,6 +480,8 @@ class PythonProducer:
     def _unanswered(self, travelling: list[tuple[Lane, Batch]], exc: Exception) -> None:
         for lane, batch in travelling:
             batch.travelling = False
+            if isinstance(exc, _UNSENT):
+                batch.attempts -= 1
             if lane.batch is batch:
                 self._failed(lane, batch, exc)
         self._soon()
@@ -446,8 +492,9 @@ class PythonProducer:
             self._cluster.request_update()
         if isinstance(exc, theirs.RetriableError):
             lane.retry_at = time.monotonic() + _BACKOFF
-        elif isinstance(exc, _TOO_LARGE) and len(batch.messages) > 1:
-            # The topic takes less than we put together: from now on we put less together.
+        elif isinstance(exc, _TOO_LARGE) and len(batch.messages) > 1 and batch.attempts == 1:
+            # The topic takes less than we put together: from now on we put less together. (Where an earlier attempt may
+            # have arrived, the same messages must not be sent in other batches: they fail below.)
             lane.limit = max(1, sum(message.size for message in batch.messages) // 2)
             self._unpack(lane, batch)
         elif isinstance(exc, _FORGOTTEN) and batch.attempts == 1:
@@ -509,7 +556,7 @@ def _codec(compression: str | None) -> int:
 
 def _connected(opening: Opening, connection: Connection, timeout: float) -> Client:
     client = opening(
-        request_timeout_ms=round(min(REQUEST_TIMEOUT, timeout) * 1000),
+        request_timeout_ms=round(timeout * 1000),
         max_in_flight_requests_per_connection=5,
         **settings_for(connection),
     )

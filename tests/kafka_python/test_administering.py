@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 
+import kafka.errors as theirs
 import pytest
 from adapter_helpers import Outcomes, forbid, message, new_topic
 from kafka.admin import ACLOperation, ResourceType
@@ -78,6 +79,37 @@ def test_a_topic_that_cannot_be_says_why(admin: PythonAdmin, name: str, options:
 def test_a_topic_is_not_made_twice(admin: PythonAdmin, topic: str) -> None:
     with pytest.raises(BrokerError, match="exists already"):
         admin.create(topic, partitions=1, replication=1, settings={})
+
+
+def test_a_try_that_was_heard_without_an_answer_does_not_fail_the_next(
+    admin: PythonAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"topic-{uuid.uuid4().hex[:8]}"
+
+    def losing_the_first_answer(call: Callable[..., object]) -> Callable[..., object]:
+        lost: list[object] = []
+
+        def lossy(*args: object, **options: object) -> object:
+            answer = call(*args, **options)
+            if not lost:
+                lost.append(answer)
+                raise theirs.RequestTimedOutError
+            return answer
+
+        return lossy
+
+    bare = admin._client
+    with monkeypatch.context() as patch:
+        patch.setattr(bare, "create_topics", losing_the_first_answer(bare.create_topics))
+        admin.create(name, partitions=2, replication=1, settings={})
+        patch.setattr(bare, "delete_topics", losing_the_first_answer(bare.delete_topics))
+        admin.delete(name)
+    assert name not in admin.topics()
+    other = new_topic(admin, partitions=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(bare, "create_topics", losing_the_first_answer(bare.create_topics))
+        with pytest.raises(BrokerError, match="exists already"):
+            admin.create(other, partitions=2, replication=1, settings={})  # somebody else's
 
 
 def test_offsets_are_found_by_time(admin: PythonAdmin, connection: Connection) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import kafka.errors as theirs
 import pytest
@@ -114,6 +115,43 @@ def test_a_host_that_nobody_knows_fails_with_its_name() -> None:
     with pytest.raises(BrokerUnavailableError, match=r"no-such-host\.invalid:9092"):
         KafkaPython().admin(Connection.of("no-such-host.invalid:9092"))
     assert time.monotonic() - start < 8.5
+
+
+def test_nothing_waits_for_a_name_that_is_looked_up(broker_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = client_threads()
+    port = broker_address.split(":")[1]
+    answer, real = threading.Event(), socket.getaddrinfo
+
+    def slow(host: str, *args: Any, **options: Any) -> Any:
+        if host == "slow-host.invalid":
+            if options.get("flags", 0) & socket.AI_NUMERICHOST:
+                raise socket.gaierror(socket.EAI_NONAME, "not a number")
+            answer.wait(10)
+            host = "127.0.0.1"
+        return real(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    try:
+        start = time.monotonic()
+        with pytest.raises(BrokerUnavailableError):
+            KafkaPython().admin(Connection(brokers=(f"slow-host.invalid:{port}",), connect_timeout="1s"))
+        assert time.monotonic() - start < 2
+        wait_until(lambda: client_threads() <= before, 1)
+    finally:
+        answer.set()
+    KafkaPython().admin(Connection.of(f"slow-host.invalid:{port}")).close(5)
+
+
+@opening
+def test_a_normal_end_logs_no_failure(
+    opener: Callable[[Connection], object], broker_address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        client: Any = opener(Connection.of(broker_address))
+        network = getattr(client._client, "_client", client._client)
+        network._net.call_soon_with_future(network.manager.cluster.request_update)
+        client.close(5)
+    assert [record.message for record in caplog.records if record.levelname in ("ERROR", "WARNING")] == []
 
 
 def test_all_addresses_are_tried(broker_address: str) -> None:

@@ -6,16 +6,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import kafka.errors as theirs
 import pytest
 from adapter_helpers import Outcomes, client_threads, forbid, message, new_topic, read_all, wait_until
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka.admin import ACLOperation, ResourceType
 from kafka.partitioner.default import murmur2
 
 from quixframes.errors import (
     AccessDeniedError,
+    BrokerError,
     BrokerUnavailableError,
     ClosedError,
     MessageTooLargeError,
@@ -24,6 +26,7 @@ from quixframes.errors import (
 from quixframes.kafka import Outgoing
 from quixframes.kafka_python import KafkaPython
 from quixframes.kafka_python.admin import PythonAdmin
+from quixframes.kafka_python.lanes import Batch, Identity, Lane
 from quixframes.kafka_python.producer import PythonProducer
 from quixframes.local import LocalKafka
 from quixframes.settings import Connection, WriterSettings
@@ -60,6 +63,42 @@ def bare_producer(address: str, **settings: object) -> Iterator[KafkaProducer]:
         producer._sender.join(10)
         producer._unregister_cleanup()
         producer._closed = True
+
+
+class Gate:
+    """Holds back what a producer hears of its sends, until it is let through."""
+
+    def __init__(self, producer: PythonProducer) -> None:
+        self._producer = producer
+        self._held: list[tuple[list[tuple[Lane, Batch]], Any]] = []
+        self._answered = producer._answered
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        self._producer._answered = self._hold  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            self._producer._answered = self._answered  # type: ignore[method-assign]
+            self.open_for(None)
+
+    def _hold(self, travelling: list[tuple[Lane, Batch]], answer: Any) -> None:
+        self._held.append((travelling, answer))
+
+    @property
+    def held(self) -> int:
+        return len(self._held)
+
+    def open_for(self, topic: str | None) -> None:
+        def let_through() -> bool:
+            for held in list(self._held):
+                if topic is None or topic in {lane.place.topic for lane, _ in held[0]}:
+                    self._held.remove(held)
+                    self._answered(*held)
+                    return True
+            return topic is None
+
+        wait_until(lambda: bool(self._producer._client.run(5, "opening", let_through)))
 
 
 def values(connection: Connection, topic: str) -> list[bytes]:
@@ -141,22 +180,27 @@ def test_kafkas_time_of_a_message_is_the_wall_clock(connection: Connection, topi
     assert admin.offsets_at(topic, int(time.time() * 1000) + 1) == admin.ends(topic)
 
 
-def test_a_flush_does_not_wait_for_what_is_sent_after_it(connection: Connection, topic: str) -> None:
-    stop = threading.Event()
+def test_a_flush_does_not_wait_for_what_is_sent_after_it(connection: Connection, admin: PythonAdmin) -> None:
+    first, second = new_topic(admin, partitions=1), new_topic(admin, partitions=1)
+    outcomes = Outcomes()
     with producing(connection) as producer:
-
-        def write() -> None:
-            while not stop.is_set():
-                producer.send(message(topic), lambda _: None)
-                time.sleep(0.001)
-
-        thread = threading.Thread(target=write)
-        thread.start()
-        try:
-            assert all(producer.flush(5) for _ in range(5))
-        finally:
-            stop.set()
-            thread.join()
+        producer.send(message(first), outcomes.of("known first"))
+        producer.send(message(second), outcomes.of("known second"))
+        assert producer.flush(5)
+        gate = Gate(producer)
+        with gate.closed():
+            producer.send(message(first), outcomes.of("before"))
+            flushed: list[bool] = []
+            flushing = threading.Thread(target=lambda: flushed.append(producer.flush(5)))
+            flushing.start()
+            wait_until(lambda: gate.held == 1)  # its messages travel alone
+            producer.send(message(second), outcomes.of("after"))
+            gate.open_for(first)
+            flushing.join()
+            assert flushed == [True]
+            assert outcomes.told["before"] == [None]
+            assert outcomes.told["after"] == []
+    assert outcomes.errors == []
 
 
 def test_small_messages_are_sent_in_smaller_batches_where_the_topic_takes_no_larger_ones(
@@ -262,6 +306,227 @@ def test_a_topic_that_is_deleted_while_it_is_written_fails_and_can_come_back(
     assert [type(error) for error in second.errors] == [TopicNotFoundError]
     assert first.errors == third.errors == []
     assert values(connection, topic) == [b"again"]
+
+
+def test_nobody_asks_for_a_topic_that_is_gone(connection: Connection, admin: PythonAdmin, topic: str) -> None:
+    gone = new_topic(admin, partitions=1)
+    outcomes = Outcomes()
+    with producing(connection) as producer:
+        for name in (gone, topic):
+            producer.send(message(name), outcomes.of(name))
+        assert producer.flush(5)
+        admin.delete(gone)
+        for name in (gone, "no-such-topic"):
+            producer.send(message(name), outcomes.of((name, 1)))
+        assert producer.flush(10)
+        asked: list[object] = []
+        learn = producer._cluster.update_metadata
+        producer._cluster.update_metadata = lambda metadata: (asked.append(metadata), learn(metadata))
+        time.sleep(1)
+        assert len(asked) <= 1
+    assert [type(error) for error in outcomes.errors] == [TopicNotFoundError] * 2
+
+
+def test_a_topic_that_is_known_but_in_trouble_counts_as_deleted_never(
+    connection: Connection, admin: PythonAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = new_topic(admin, partitions=1)
+    monkeypatch.setattr("quixframes.kafka_python.producer._UNKNOWN", 0.3)
+    outcomes = Outcomes()
+    with producing(connection) as producer:
+        producer.send(message(topic), outcomes.of(0))
+        assert producer.flush(5)
+        learn = producer._client.manager._update_metadata
+        seen: list[float] = []
+
+        def with_error(metadata: Any) -> None:
+            for each in metadata.topics:
+                each.error_code = theirs.LeaderNotAvailableError.errno
+            learn(metadata)
+            seen.append(time.monotonic())
+
+        producer._client.manager._update_metadata = with_error
+        producer._cluster.request_update()
+        wait_until(lambda: bool(seen))
+        producer.send(message(topic), outcomes.of(1))
+        assert not producer.flush(1)
+        producer._client.manager._update_metadata = learn
+        assert producer.flush(5)
+    assert outcomes.errors == []
+
+
+def test_a_message_that_cannot_be_encoded_fails_alone(connection: Connection, admin: PythonAdmin) -> None:
+    topic = new_topic(admin, partitions=1)
+    outcomes = Outcomes()
+    with producing(connection) as producer:
+        for number in range(10):
+            headers = [("\ud800", b"a name without UTF-8")] if number in (0, 5) else []
+            producer.send(Outgoing(topic, b"key", b"%d" % number, headers), outcomes.of(number))
+        assert producer.flush(5)
+        for number in range(10, 20):
+            producer.send(message(topic, b"%d" % number), outcomes.of(number))
+    assert [type(error) for error in outcomes.errors] == [BrokerError] * 2
+    assert outcomes.told[0] != [None] != outcomes.told[5]
+    assert values(connection, topic) == [b"%d" % number for number in range(20) if number not in (0, 5)]
+
+
+def lane_of(producer: PythonProducer, topic: str) -> Lane:
+    return producer._lanes[TopicPartition(topic, 0)]
+
+
+def test_sequence_numbers_go_round(connection: Connection, admin: PythonAdmin) -> None:
+    topic = new_topic(admin, partitions=1)
+    outcomes = Outcomes()
+    with producing(connection) as producer:
+        producer.send(message(topic, b"0"), outcomes.of(0))
+        assert producer.flush(5)
+        lane = lane_of(producer, topic)
+        assert lane.identity is not None
+        # A broker takes any first number of an ID that it does not know.
+        mine = producer._identity = lane.identity = Identity(lane.identity.producer_id + 500, 0)
+        lane.sequence = 2**31 - 5
+        for round_ in range(2):
+            for number in range(1 + 20 * round_, 21 + 20 * round_):
+                producer.send(message(topic, b"%d" % number), outcomes.of(number))
+            assert producer.flush(5)
+        assert (lane.identity, lane.sequence) == (mine, 35)
+    assert outcomes.errors == []
+    assert values(connection, topic) == [b"%d" % number for number in range(41)]
+
+
+def test_a_number_that_the_broker_did_not_expect_costs_nothing(connection: Connection, admin: PythonAdmin) -> None:
+    """OutOfOrderSequence at the first attempt: the batch did not arrive, so it goes out anew under another ID."""
+    topic = new_topic(admin, partitions=1)
+    outcomes = Outcomes()
+    with producing(connection) as producer:
+        producer.send(message(topic, b"0"), outcomes.of(0))
+        assert producer.flush(5)
+        lane = lane_of(producer, topic)
+        before = lane.identity
+        lane.sequence += 5
+        producer.send(message(topic, b"1"), outcomes.of(1))
+        assert producer.flush(5)
+        assert lane.identity != before
+        assert lane.sequence == 1
+    assert outcomes.errors == []
+    assert values(connection, topic) == [b"0", b"1"]
+
+
+def test_a_batch_that_arrived_unnoticed_is_not_written_twice(connection: Connection, admin: PythonAdmin) -> None:
+    topic = new_topic(admin, partitions=1)
+    outcomes = Outcomes()
+    with producing(connection) as producer:
+        answered, lost = producer._answered, threading.Event()
+
+        def lose_the_first(travelling: list[tuple[Lane, Batch]], answer: Any) -> None:
+            if lost.is_set():
+                answered(travelling, answer)
+            else:
+                lost.set()
+                producer._unanswered(travelling, theirs.KafkaConnectionError("the answer was lost"))
+
+        producer._answered = lose_the_first  # type: ignore[method-assign]
+        for number in range(10):
+            producer.send(message(topic, b"%d" % number), outcomes.of(number))
+        assert producer.flush(5)
+        assert lost.is_set()
+    assert outcomes.errors == []
+    assert values(connection, topic) == [b"%d" % number for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts", "outcome"),
+    [
+        (theirs.DuplicateSequenceNumberError, 2, None),
+        (theirs.UnknownProducerIdError, 1, None),
+        (theirs.UnknownProducerIdError, 2, BrokerError),
+        (theirs.OutOfOrderSequenceNumberError, 2, BrokerError),
+        (theirs.MessageSizeTooLargeError, 2, MessageTooLargeError),
+    ],
+)
+def test_what_may_have_arrived_before_is_not_sent_anew(
+    connection: Connection,
+    admin: PythonAdmin,
+    error: type[theirs.BrokerResponseError],
+    attempts: int,
+    outcome: type[BrokerError] | None,
+) -> None:
+    """The broker says ``error`` at attempt number ``attempts``; those before were lost on their way back or there."""
+    topic = new_topic(admin, partitions=1)
+    outcomes, later = Outcomes(), Outcomes()
+    with producing(connection, WriterSettings(linger="100ms")) as producer:
+        producer.send(message(topic, b"known"), Outcomes().of(0))
+        assert producer.flush(5)
+        answered, tries = producer._answered, 0
+
+        def answer_amiss(travelling: list[tuple[Lane, Batch]], answer: Any) -> None:
+            nonlocal tries
+            tries += 1
+            if tries < attempts:
+                producer._unanswered(travelling, theirs.KafkaConnectionError("the answer was lost"))
+                return
+            if tries == attempts:
+                answer.responses[0].partition_responses[0].error_code = error.errno
+            answered(travelling, answer)
+
+        producer._answered = answer_amiss  # type: ignore[method-assign]
+        before = lane_of(producer, topic).identity
+        for number in range(4):
+            producer.send(message(topic, b"%d" % number), outcomes.of(number))
+        assert producer.flush(5)
+        assert tries >= attempts
+        kept = error is theirs.DuplicateSequenceNumberError
+        assert (lane_of(producer, topic).identity == before) == kept
+        producer.send(message(topic, b"later"), later.of(0))
+        assert producer.flush(5)
+    assert [type(failure) for failure in outcomes.errors] == ([outcome] * 4 if outcome else [])
+    assert later.errors == []
+
+
+def test_a_send_that_never_left_counts_as_no_attempt(connection: Connection, admin: PythonAdmin) -> None:
+    topic = new_topic(admin, partitions=1)
+    outcomes = Outcomes()
+    with producing(connection) as producer:
+        producer.send(message(topic, b"0"), outcomes.of(0))
+        assert producer.flush(5)
+        manager = producer._client.manager
+        send = manager.send
+        refused: list[object] = []
+
+        def refuse_once(request: Any, *args: Any, **options: Any) -> Any:
+            if type(request).__name__ == "ProduceRequest" and not refused:
+                refused.append(request)
+                raise theirs.NodeNotReadyError(1)
+            return send(request, *args, **options)
+
+        manager.send = refuse_once
+        lane = lane_of(producer, topic)
+        lane.sequence += 5  # would fail at a second attempt
+        producer.send(message(topic, b"1"), outcomes.of(1))
+        assert producer.flush(5)
+        assert refused
+    assert outcomes.errors == []
+
+
+def test_an_interrupted_close_can_be_repeated_and_tells_everybody(
+    connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = client_threads()
+    outcomes = Outcomes()
+    producer = KafkaPython().producer(connection, WriterSettings(linger="10s"))
+    producer.send(message("no-such-topic"), outcomes.of(0))
+
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(producer, "flush", interrupted)
+        patch.setattr(producer._client, "shut", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            producer.close(2)
+    assert [type(error) for error in outcomes.errors] == [ClosedError]
+    producer.close(2)
+    wait_until(lambda: client_threads() <= before, 1)
 
 
 def test_after_an_outage_longer_than_the_delivery_timeout_the_same_producer_goes_on(own_kafka: LocalKafka) -> None:
