@@ -87,7 +87,7 @@ def run_pipeline(address: str, show: Show, *, keep: bool, day: float = 0.04) -> 
         try:
             for topic in names.topics:
                 client.topics.create(topic, partitions=3)
-            show.did(f"made the topics {', '.join(names.topics)}: 3 partitions each")
+            show.did("made the topics {}, {} and {}".format(*names.topics))
             send_through(client, names, show, day)
             raw, clean, forecasts = (client.replay(topic, progress=False).to_frame() for topic in names.topics)
             show.did(f"replayed the three topics into DataFrames: {len(raw) + len(clean) + len(forecasts):,} rows")
@@ -103,7 +103,7 @@ def send_through(client: qf.StreamingClient, names: Names, show: Show, day: floa
     """The year 2013: nine months to learn from, then three months live."""
     year = weather.read_weather()
     history, live = year[~is_live(year)], year[is_live(year)]
-    show.did(f"read {len(year):,} rows: the hourly weather of {', '.join(weather.AIRPORTS.values())} in 2013")
+    show.did(f"read {len(year):,} rows: the weather of three airports, hour by hour, in 2013")
 
     address = list(client.connection.brokers)
     # Left from the right: the clients close first, which ends the loops that the pool would wait for.
@@ -115,7 +115,7 @@ def send_through(client: qf.StreamingClient, names: Names, show: Show, day: floa
 
         learned = client.replay(names.clean, progress=False).to_frame()
         model = weather.train(learned)
-        show.did(f"trained the forecasting model on a replay of {names.clean}: {len(learned):,} rows")
+        show.did(f"trained the forecasting model on a replay of {len(learned):,} clean rows")
 
         with show.progress("October to December, live", write=len(live), clean=len(live), forecast=len(live)):
             forecasting = pool.submit(forecast_weather, other, names, len(live), show, model, learned)

@@ -71,11 +71,9 @@ def scoreboard(raw: pd.DataFrame, clean: pd.DataFrame, forecasts: pd.DataFrame, 
     )
     counts.index = counts.index.astype(str)
     counts.loc["all"] = counts.sum()
-    table = Table(title="October to December: the temperature one hour ahead", title_style="bold")
-    table.add_column("stream", vertical="bottom")
-    for column in ("rows\nin", "rows\ncleaned", "of them\nrepaired", "rows\nforecast"):
-        table.add_column(column, justify="right")
-    for column in ("mean error,\nsame as now", "mean error,\nmodel", "better\nby"):
+    table = Table(title="Rows, and the mean error of the temperature one hour ahead", title_style="bold")
+    table.add_column("stream")
+    for column in ("in", "cleaned", "repaired", "forecast", "same as now", "model", "better"):
         table.add_column(column, justify="right")
     for stream, row in counts.sort_index(key=lambda names: names == "all").iterrows():
         model, baseline = scores.loc[str(stream), ["forecast", "same_as_now"]].to_numpy(float)

@@ -102,7 +102,7 @@ def new_day(rows: pd.DataFrame) -> pd.Series:
 
 def new_week(rows: pd.DataFrame) -> pd.Series:
     """As :func:`new_day`, on Mondays."""
-    return new_day(rows) & (rows.index.weekday == 0)  # type: ignore[attr-defined]
+    return new_day(rows) & (rows.index.day_of_week == 0)  # type: ignore[attr-defined]
 
 
 def fill_short_gaps(values: pd.DataFrame) -> pd.DataFrame:

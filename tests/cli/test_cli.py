@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import quixframes as qf
 
+COMMAND = [sys.executable, "-m", "quixframes.cli"]
 
-def command(*arguments: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+
+def command(*arguments: str, timeout: float = 90, path: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "quixframes.cli", *arguments],
+        [*COMMAND, *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
+        env={**os.environ, "PYTHONPATH": path},
     )
 
 
@@ -53,3 +60,32 @@ def test_a_local_kafka_is_started_found_used_and_stopped(tmp_path: Path) -> None
         stopped = command("local", "stop", "--remove-data", *folder)
     assert stopped.returncode == 0, stopped.stderr
     assert "no Kafka runs here" in command("local", "status", *folder).stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"),
+    [("rich", "cli"), ("typer", "cli"), ("sklearn", "demo"), ("plotly", "demo"), ("matplotlib", "demo")],
+)
+def test_a_missing_package_names_the_extra_that_brings_it(tmp_path: Path, package: str, extra: str) -> None:
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('none', name={package!r})")
+    done = command("demo", path=str(tmp_path))
+    assert done.returncode == 1
+    assert package in done.stderr
+    assert f'pip install "quixframes[{extra}]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_demo_with_everything_closed(
+    tmp_path: Path, broker_address: str, session_client: qf.StreamingClient, number: signal.Signals, code: int
+) -> None:
+    arguments = ["demo", "--broker", broker_address, "--out", str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*COMMAND, *arguments], stdout=pipe, stderr=pipe, text=True) as demo:
+        assert demo.stdout is not None
+        assert any("January to September" in line for line in demo.stdout)  # reads until then
+        demo.send_signal(number)
+        _, errors = demo.communicate(timeout=60)
+    assert demo.returncode == code
+    assert "Traceback" not in errors
+    assert not [topic for topic in session_client.topics.list() if topic.startswith("weather-")]

