@@ -141,7 +141,7 @@ def test_what_is_forbidden_is_denied(guarded_kafka: LocalKafka) -> None:
     admin.close(5)
 
 
-@pytest.mark.parametrize("fault", ["killed", "frozen"])
+@pytest.mark.parametrize("fault", ["frozen", pytest.param("killed", marks=pytest.mark.faults)])
 def test_a_broker_that_went_away_is_unavailable_and_closing_ends_in_time(own_kafka: LocalKafka, fault: str) -> None:
     admin = KafkaPython().admin(Connection(brokers=(own_kafka.address,), connect_timeout="1s"))
     admin.topics()

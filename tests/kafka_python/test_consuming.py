@@ -282,7 +282,7 @@ def test_commits_succeed_while_other_members_come_and_go(connection: Connection,
         done = threading.Event()
 
         def come_and_go() -> None:
-            for _ in range(4):
+            for _ in range(2):
                 with consuming(connection, group) as other:
                     visitor = Member(other)
                     other.subscribe([topic], nothing)
@@ -302,7 +302,7 @@ def test_commits_succeed_while_other_members_come_and_go(connection: Connection,
                     assert partition not in member.owned
             member.poll(0.01)
         thread.join()
-        assert commits > 50
+        assert commits > 20
 
 
 def test_an_instance_that_was_given_up_is_told_so(connection: Connection, topic: str) -> None:
@@ -584,7 +584,7 @@ def test_a_broker_that_dies_or_hangs_is_noticed_and_reading_goes_on_when_it_is_b
         member.poll_until(lambda: len({record.value for record in member.records}) == 20, 30)
 
 
-@pytest.mark.parametrize("fault", ["killed", "frozen"])
+@pytest.mark.parametrize("fault", ["frozen", pytest.param("killed", marks=pytest.mark.faults)])
 def test_closing_ends_in_time_when_the_broker_does_not_answer(own_kafka: LocalKafka, fault: str) -> None:
     before = client_threads()
     connection = Connection.of(own_kafka.address)
