@@ -195,6 +195,12 @@ class RowBuffer:
     # Each rule answers with the first place at which it cuts the rows from ``at`` on, or None. The earliest cut wins.
 
     def _next_cut(self, batch: pa.RecordBatch, at: int, sizes: _Sizes, triggers: _Rows | None) -> _Cut | None:
+        if self._span is None and triggers is None and isinstance(sizes, int):
+            # Most small messages: they join what is held, and no rule has to be asked where.
+            rows = self.rows + batch.num_rows - at
+            few = self.settings.rows is None or rows < self.settings.rows
+            if few and (self._most_bytes is None or rows * sizes <= self._most_bytes):
+                return None
         cuts = (
             self._cut_by_span(batch, at),
             self._cut_by_bytes(batch, at, sizes),

@@ -160,12 +160,15 @@ class FrameEncoder:
         index = frame.index
         index_is_time = _is_time(index)
         layout = self._layout_of(frame.columns, index_is_time)
-        dtypes = frame.dtypes.tolist()
+        dtypes = _dtypes_of(frame)
         if layout.time is not None:
             time = time_ns(values_of(frame.iloc[:, layout.time]), epoch, layout.columns[layout.time])
             dtypes[layout.time] = None
         else:
             time = time_ns(values_of(index), epoch, "index" if index.name is None else index.name)
+            if len(set(map(id, dtypes))) == 1 and isinstance(dtypes[0], np.dtype) and dtypes[0] in PLAIN:
+                rule = self._rule_of(dtypes[0], layout.names[0])  # numbers of one kind, as most small frames have
+                return self._assemble(layout.names, (rule,) * len(dtypes), time, _block_arrays(frame, rule))
         rules: list[Rule] = []
         arrays: list[Any] = []
         for _, run in groupby(range(len(dtypes)), lambda at: id(dtypes[at])):
@@ -261,6 +264,13 @@ class FrameEncoder:
         return pa.RecordBatch.from_arrays([times, *arrays], schema=schema)
 
 
+def _dtypes_of(frame: pd.DataFrame) -> list[Any]:
+    """What ``frame.dtypes`` holds. Its Series costs a third of a small frame's encoding, so pandas' own list is taken
+    where pandas has it; that is no public part of it."""
+    listed = getattr(getattr(frame, "_mgr", None), "get_dtypes", None)
+    return (frame.dtypes if listed is None else listed()).tolist()
+
+
 def _block_arrays(frame: pd.DataFrame, rule: Rule) -> list[Any]:
     """The columns of a frame of one plain NumPy dtype: one copy for all of them, which Arrow then slices."""
     values = frame.to_numpy(copy=False)
@@ -323,8 +333,9 @@ class FrameDecoder:
         return frame
 
     def _plan_of(self, schema: Any) -> _Plan:
-        if self._last is not None and self._last.schema.equals(schema, check_metadata=True):
-            return self._last
+        last = self._last  # read once: another thread may put its own here
+        if last is not None and last.schema.equals(schema, check_metadata=True):
+            return last
         key = schema.serialize().to_pybytes()
         plan = self._plans.get(key) or _plan(schema)
         if len(key) <= KEPT:
@@ -357,15 +368,14 @@ def check_supported(schema: pa.Schema) -> tuple[Rule, ...]:
     return tuple(rule_for(schema.field(position)) for position in range(1, len(names)))
 
 
-def check_values(batch: Any, *, dictionaries: bool = True) -> None:
+def check_values(batch: Any, *, plain: bool = False) -> None:
     """Raise `FrameError` where values contradict the schema in a way that Arrow's own validation does not look for.
 
     Nulls in a column without any, a time that reads as missing, categories other than the descriptor's digest says.
-    ``dictionaries`` False says that the schema has no dictionary column, which makes it cheap for small batches.
+    ``plain`` says that there is neither a null nor a dictionary column, which makes it cheap for small batches.
     """
-    arrays = batch.columns
-    if dictionaries or any(array.null_count for array in arrays):
-        for field, array in zip(batch.schema, arrays, strict=True):
+    if not plain:
+        for field, array in zip(batch.schema, batch.columns, strict=True):
             check_array(field, array)
     times = batch.column(0).to_numpy().view(np.int64)
     if len(times) and times.min() == NAT:

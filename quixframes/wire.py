@@ -243,10 +243,10 @@ class MessageDecoder:
         if known is not None and value[: len(known[0])] == known[0]:
             # The schema is one that was checked before: what follows it is the record batch.
             message = pa.ipc.read_message(pa.py_buffer(value).slice(len(known[0])))
-            _refuse_compressed(message)
+            has_nulls = _has_nulls(_refuse_compressed(message))
             batch = pa.ipc.read_record_batch(message, known[1])
             batch.validate(full=True)
-            frames.check_values(batch, dictionaries=False)
+            frames.check_values(batch, plain=not has_nulls)
             return batch
         for message in pa.ipc.MessageReader.open_stream(pa.py_buffer(value)):
             _refuse_compressed(message)
@@ -307,24 +307,36 @@ def _check_version(version: bytes, kind: bytes) -> None:
 
 
 # Tables of an Arrow IPC message, by the names of their fields in Arrow's Message.fbs, and the fields' places in a
-# flatbuffer's vtable, by which they are found: Message.header, DictionaryBatch.data, RecordBatch.compression.
-_HEADER, _DATA, _COMPRESSION = 8, 6, 10
+# flatbuffer's vtable, by which they are found: Message.header, DictionaryBatch.data, RecordBatch.nodes, .compression.
+_HEADER, _DATA, _NODES, _COMPRESSION = 8, 6, 6, 10
 
 
-def _refuse_compressed(message: pa.Message) -> None:
+def _refuse_compressed(message: pa.Message) -> tuple[memoryview, int]:
     """Raise where a message's body is compressed: what it inflates to is bounded by nothing.
 
-    Arrow has checked the flatbuffer when it made the message, so its offsets can be followed.
+    Arrow has checked the flatbuffer when it made the message, so its offsets can be followed. Returns it, and where its
+    table RecordBatch is (0 in a schema).
     """
-    if message.type == "schema":
-        return
     metadata = memoryview(message.metadata)
+    if message.type == "schema":
+        return metadata, 0
     (root,) = struct.unpack_from("<I", metadata)
     table = _field(metadata, root, _HEADER)
     if table is not None and message.type == "dictionary":
         table = _field(metadata, table, _DATA)
     if table is None or _field(metadata, table, _COMPRESSION) is not None:
         raise ValueError("its body is compressed, which the wire format does not allow")
+    return metadata, table
+
+
+def _has_nulls(record_batch: tuple[memoryview, int]) -> bool:
+    """Whether any column says that it has nulls; where it does not, Arrow looks at no validity bitmap."""
+    metadata, table = record_batch
+    nodes = _field(metadata, table, _NODES)
+    if nodes is None:
+        return True
+    count = struct.unpack_from("<I", metadata, nodes)[0]
+    return bool(np.frombuffer(metadata, "<i8", 2 * count, nodes + 4)[1::2].any())  # of each: length, nulls
 
 
 def _field(flatbuffer: memoryview, table: int, place: int) -> int | None:
