@@ -117,10 +117,8 @@ class PythonAdmin:
 
     def offsets_at(self, topic: str, timestamp_ms: int) -> dict[int, int]:
         """The first offset of each partition whose message has this broker time or a later one; its end if none has."""
+        ends = self.ends(topic)  # first: a message that comes in between the two is of that time, and not passed over
         found = self._offsets(topic, timestamp_ms, committed_only=True)
-        if min(found.values()) >= 0:
-            return found
-        ends = self.ends(topic)
         return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
 
     def close(self, timeout: float) -> None:
