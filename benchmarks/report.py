@@ -226,7 +226,9 @@ class Summary:
             panel.margins(x=0.15)
             panel.set_title({"write": "Written", "read": "Read"}[direction])
             panel.set_xlabel("DataFrame rows a second (logarithmic)")
-        panels[0].legend(loc="lower right")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+        panels[0].set_xlim(right=2 * panels[0].get_xlim()[1])  # room for the numbers of the longest bars
         figure.savefig(path, dpi=120)
         pyplot.close(figure)
 
