@@ -81,7 +81,9 @@ def test_a_signal_ends_the_demo_with_everything_closed(
 ) -> None:
     arguments = ["demo", "--broker", broker_address, "--out", str(tmp_path)]
     pipe = subprocess.PIPE
-    with subprocess.Popen([*COMMAND, *arguments], stdout=pipe, stderr=pipe, text=True) as demo:
+    # What a shell's background ignores, its children ignore: the demo has to hear what it is sent.
+    heard = {"preexec_fn": lambda: signal.signal(number, signal.SIG_DFL)}
+    with subprocess.Popen([*COMMAND, *arguments], stdout=pipe, stderr=pipe, text=True, **heard) as demo:
         assert demo.stdout is not None
         assert any("January to September" in line for line in demo.stdout)  # reads until then
         demo.send_signal(number)

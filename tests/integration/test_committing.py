@@ -286,7 +286,8 @@ def test_a_model_over_its_own_limit_gives_its_partitions_up(
 
 
 MODEL = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in a shell's background
 import quixframes as qf
 address, source, sink, group = sys.argv[1:5]
 with qf.StreamingClient(address) as client:
@@ -468,6 +469,7 @@ def test_ctrl_c_at_any_moment_of_a_loop_loses_no_row_and_repeats_none(
 ) -> None:
     """As in a notebook: the cell is interrupted and run again, on the same topic object. Every row is handed over and
     finished exactly once, but for the batch in hand, which the model knows of."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell's background ignores it
     fill(client, topic, {"a": make_frame(3_000), "b": make_frame(3_000)}, 7)
     seen: dict[str, list[int]] = {"a": [], "b": []}
     randomness = random.Random(5)
@@ -495,6 +497,7 @@ def test_ctrl_c_at_any_moment_of_a_loop_loses_no_row_and_repeats_none(
             break
         read.commit()
         assert read.holding().empty
+    signal.signal(signal.SIGINT, before)
     for rows in seen.values():
         assert sorted(set(rows)) == list(range(3_000))
     assert interrupts > 3
