@@ -10,11 +10,11 @@ import os
 import threading
 import time
 from collections.abc import Collection
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pandas as pd
 
+from quixframes.closing import Closing
 from quixframes.errors import ClosedError, QuixframesError, SettingsError
 from quixframes.input import InputTopic
 from quixframes.kafka import Admin, Producer, Transport
@@ -44,7 +44,7 @@ __all__ = ["StreamingClient"]
 log = logging.getLogger(__name__)
 
 
-class StreamingClient:
+class StreamingClient(Closing):
     """Opens topics of a cluster to write to, to read from, and to replay.
 
     Args:
@@ -269,19 +269,6 @@ class StreamingClient:
                 stack.callback(lambda producer: producer.close(left()), self._producer)
             for topic in reversed(topics):
                 stack.callback(lambda topic: topic.close(left()), topic)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except QuixframesError:
-            if exc is None:
-                raise
-            log.exception("closing the client after an error: not everything ended well")
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._outputs.topics)} outputs and {len(self._inputs)} inputs open"

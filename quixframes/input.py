@@ -17,17 +17,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import pandas as pd
 
 from quixframes.batch import Claim, RowBatch, StreamReader
+from quixframes.closing import Closing
 from quixframes.errors import (
     BrokerUnavailableError,
     ClosedError,
     CommitError,
-    QuixframesError,
     SettingsError,
     WireError,
 )
@@ -64,7 +63,7 @@ class _Bounds:
     idle: float | None
 
 
-class InputTopic:
+class InputTopic(Closing):
     """A topic to read from, as :meth:`StreamingClient.open_input_topic` opens it.
 
     >>> with client.open_input_topic("engine", "pace-model") as topic:                          # doctest: +SKIP
@@ -431,19 +430,6 @@ class InputTopic:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"topic {self.name!r} is closed: open it again with client.open_input_topic")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except QuixframesError:
-            if exc is None:
-                raise
-            log.exception("closing topic %s after an error: what was finished may come again", self.name)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"partitions {self.partitions}"

@@ -16,12 +16,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 import pandas as pd
 
 from quixframes import frames
+from quixframes.closing import Closing
 from quixframes.errors import (
     BrokerUnavailableError,
     ClosedError,
@@ -131,7 +130,7 @@ class Outputs:
             self._failures += 1
 
 
-class OutputTopic:
+class OutputTopic(Closing):
     """A topic to write to, as :meth:`StreamingClient.open_output_topic` opens it. Safe to use from several threads.
 
     >>> with client.open_output_topic("engine") as topic:                                       # doctest: +SKIP
@@ -287,20 +286,6 @@ class OutputTopic:
             self._outputs._remove(self)
         if errors:
             raise errors[0]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except QuixframesError:
-            if exc is None:
-                raise
-            # The block's own error is the one to be seen; this one is told where it can be found.
-            log.exception("closing topic %s after an error: not everything was delivered", self.name)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._streams)} streams open"

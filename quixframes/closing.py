@@ -1,0 +1,36 @@
+"""Leaving a ``with`` block, the same for everything that is closed: the block's own error is the one to be seen."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+from quixframes.errors import QuixframesError
+
+__all__ = ["Closing"]
+
+log = logging.getLogger(__name__)
+
+
+class Closing(ABC):
+    """What a ``with`` block closes at its end."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End; raises what went wrong."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except QuixframesError:
+            if exc is None:
+                raise
+            # The block's own error goes on; this one is told where it can be found.
+            log.exception("closing %r after an error: not everything ended well", self)
