@@ -58,8 +58,7 @@ class Release:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
+class Added(NamedTuple):
     """What one ``add`` brought about: releases in order, and pieces of which the filter left nothing to wait for."""
 
     releases: list[Release]

@@ -378,5 +378,5 @@ def check_values(batch: Any, *, plain: bool = False) -> None:
         for field, array in zip(batch.schema, batch.columns, strict=True):
             check_array(field, array)
     times = batch.column(0).to_numpy().view(np.int64)
-    if len(times) and times.min() == NAT:
-        raise FrameError(f"column {TIME!r}: a time is missing", column=TIME, row=int(times.argmin()))
+    if len(times) and times[first := times.argmin()] == NAT:
+        raise FrameError(f"column {TIME!r}: a time is missing", column=TIME, row=int(first))

@@ -142,14 +142,7 @@ class Gatherer:
 
     def _take(self, assignment: Assignment, record: Record) -> None:
         try:
-            message = self._messages.decode(
-                record.key,
-                record.value,
-                record.headers,
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-            )
+            message = self._messages.decode(record)
         except WireError as exc:
             if self._on_bad_message == "raise":
                 raise

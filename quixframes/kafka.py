@@ -50,16 +50,36 @@ class Partition(NamedTuple):
         return f"{self.topic}[{self.number}]"
 
 
-class Record(NamedTuple):
-    """A message as it came from the cluster."""
+class Record(Protocol):
+    """A message as it came from the cluster; a Protocol, so that an adapter hands on its client's own, uncopied."""
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | memoryview | None
-    headers: Sequence[Header]
+    @property
+    def topic(self) -> str:
+        """The topic's name."""
+
+    @property
+    def partition(self) -> int:
+        """The partition's number."""
+
+    @property
+    def offset(self) -> int:
+        """Its place in the partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """When it was written, or appended, as the topic has it: milliseconds since 1970."""
+
+    @property
+    def key(self) -> bytes | None:
+        """The key."""
+
+    @property
+    def value(self) -> bytes | None:
+        """The value; None is what a compacted topic has for "deleted"."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """The headers. Others may write some without a value."""
 
 
 class Outgoing(NamedTuple):

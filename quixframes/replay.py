@@ -202,14 +202,7 @@ class Replay:
         return self._keys is None or record.key in self._keys
 
     def _read(self, decoder: MessageDecoder, record: Record) -> tuple[str, pa.RecordBatch]:
-        message = decoder.decode(
-            record.key,
-            record.value,
-            record.headers,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-        )
+        message = decoder.decode(record)
         batch = message.batch
         if self.columns is not None:
             have = [column for column in self.columns if column in batch.schema.names and column != frames.TIME]

@@ -14,20 +14,17 @@ from __future__ import annotations
 import enum
 import hashlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from quixframes import frames
-from quixframes.errors import (
-    DamagedMessageError,
-    ForeignMessageError,
-    FutureVersionError,
-    MessageTooLargeError,
-)
+from quixframes.errors import DamagedMessageError, ForeignMessageError, FutureVersionError, MessageTooLargeError
+from quixframes.kafka import Record
 
 __all__ = ["VERSION", "Kind", "Message", "MessageDecoder", "MessageEncoder", "event_times"]
 
@@ -37,6 +34,8 @@ Headers = list[tuple[str, bytes]]
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _KEPT_SCHEMAS = 256
+_PREFIX = 8  # bytes before an Arrow IPC message's metadata: a continuation mark, and the metadata's length
+_REQUIRED = ("qf.schema", "qf.rows", "qf.session", "qf.sequence")
 # Kafka applies a topic's limit to the batch that a message travels in: that has 61 bytes of its own, and the message
 # has lengths and deltas, its key, and our headers (some 250 bytes; their exact size hangs on the numbers in them).
 _MESSAGE_OVERHEAD = 512
@@ -48,8 +47,7 @@ class Kind(enum.Enum):
     PARAMETERS = "parameters"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A message that has been read: rows of a stream, and where in the stream's writing they stand.
 
     ``session`` names one opening of the stream by one writer; ``sequence`` counts its messages from 0.
@@ -182,71 +180,71 @@ def _headers(batch: pa.RecordBatch, fingerprint: bytes, session: str, sequence: 
     ]
 
 
+@dataclass(slots=True)
+class _KnownSchema:
+    """A schema without dictionaries that was checked, and what stands between it and the values of a plain batch (of no
+    nulls and not compressed): most small messages begin with the same bytes, which then need no second look."""
+
+    schema: pa.Schema
+    encoded: bytes
+    plain: bytes = b"\0"
+
+
 class MessageDecoder:
     """Turns messages into record batches in normal form. One for each reader; for one thread at a time."""
 
     def __init__(self) -> None:
-        self._schemas: dict[bytes, tuple[bytes, pa.Schema]] = {}
+        self._schemas: dict[bytes, _KnownSchema] = {}
 
-    def decode(
-        self,
-        key: bytes | None,
-        value: bytes | memoryview | None,
-        headers: Sequence[tuple[str, bytes]],
-        *,
-        topic: str,
-        partition: int,
-        offset: int,
-    ) -> Message:
-        """Read one message; ``topic``, ``partition`` and ``offset`` are only for the error's text.
+    def decode(self, record: Record) -> Message:
+        """Read one message; its topic, partition and offset are only for the error's text.
 
         Raises:
             ForeignMessageError: it was not written by quixframes.
             FutureVersionError: it was written in a later version of the format.
             DamagedMessageError: it is broken or cut off.
         """
-        fields = dict(headers)
+        fields = dict(record.headers)
         version = fields.get("qf.version")
         try:
             if version is None:
                 raise _ForeignError("it has no qf.version header, so quixframes did not write it")
-            _check_version(version, fields.get("qf.kind", b""))
-            return self._parameters(key, value, fields)
+            _check_version(version, fields.get("qf.kind") or b"")
+            return self._parameters(record.key, record.value, fields)
         except _ForeignError as exc:
-            raise ForeignMessageError(str(exc), topic=topic, partition=partition, offset=offset) from None
+            raise ForeignMessageError(str(exc), **_place(record)) from None
         except _FutureError as exc:
-            raise FutureVersionError(str(exc), topic=topic, partition=partition, offset=offset) from None
+            raise FutureVersionError(str(exc), **_place(record)) from None
         # Arrow reports broken bytes by a dozen kinds of exception, as the broken place has it; all mean the same here.
         except Exception as exc:
-            raise DamagedMessageError(
-                f"the message is damaged: {exc}", topic=topic, partition=partition, offset=offset
-            ) from exc
+            raise DamagedMessageError(f"the message is damaged: {exc}", **_place(record)) from exc
 
-    def _parameters(self, key: bytes | None, value: bytes | memoryview | None, fields: dict[str, bytes]) -> Message:
+    def _parameters(self, key: bytes | None, value: bytes | None, fields: dict[str, bytes | None]) -> Message:
         if not key:
             raise ValueError("it has no key to name its stream")
         if value is None:
             raise ValueError("it has no value")
-        batch = self._batch(value, fields["qf.schema"])
-        if batch.num_rows != int(fields["qf.rows"]):
-            raise ValueError(f"its header says {int(fields['qf.rows'])} rows, but it holds {batch.num_rows}")
-        return Message(
-            stream_id=str(key, "utf-8"),
-            kind=Kind.PARAMETERS,
-            batch=batch,
-            session=str(fields["qf.session"], "ascii"),
-            sequence=int(fields["qf.sequence"]),
-        )
+        schema, rows, session, sequence = map(fields.get, _REQUIRED)
+        if schema is None or rows is None or session is None or sequence is None:
+            raise ValueError(f"it lacks one of the headers {', '.join(_REQUIRED)}")
+        batch = self._batch(value, schema)
+        if batch.num_rows != int(rows):
+            raise ValueError(f"its header says {int(rows)} rows, but it holds {batch.num_rows}")
+        return Message(str(key, "utf-8"), Kind.PARAMETERS, batch, str(session, "ascii"), int(sequence))
 
-    def _batch(self, value: bytes | memoryview, fingerprint: bytes) -> pa.RecordBatch:
+    def _batch(self, value: bytes, fingerprint: bytes) -> pa.RecordBatch:
         known = self._schemas.get(fingerprint)
-        if known is not None and value[: len(known[0])] == known[0]:
+        if known is not None and value.startswith(known.encoded):
             # The schema is one that was checked before: what follows it is the record batch.
-            message = pa.ipc.read_message(pa.py_buffer(value).slice(len(known[0])))
-            has_nulls = _has_nulls(_refuse_compressed(message))
-            batch = pa.ipc.read_record_batch(message, known[1])
+            start = len(known.encoded)
+            message = pa.ipc.read_message(pa.py_buffer(value).slice(start))
+            plain = value.startswith(known.plain, start)
+            if not plain and not _has_nulls(_refuse_compressed(message)):
+                plain = True
+                known.plain = value[start : start + _PREFIX + len(message.metadata)]
+            batch = pa.ipc.read_record_batch(message, known.schema)
             batch.validate(full=True)
-            frames.check_values(batch, plain=not has_nulls)
+            frames.check_values(batch, plain=plain)
             return batch
         for message in pa.ipc.MessageReader.open_stream(pa.py_buffer(value)):
             _refuse_compressed(message)
@@ -265,7 +263,7 @@ class MessageDecoder:
             if value[: len(schema_bytes)] == schema_bytes and _fingerprint(schema_bytes) == fingerprint:
                 if len(self._schemas) >= _KEPT_SCHEMAS:
                     self._schemas.clear()
-                self._schemas[fingerprint] = (schema_bytes, schema)
+                self._schemas[fingerprint] = _KnownSchema(schema, schema_bytes)
         return batch
 
 
@@ -276,12 +274,22 @@ def event_times(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
     return times
 
 
+def _place(record: Record) -> _Place:
+    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+
+
 def _too_large(row: int, limit: int) -> MessageTooLargeError:
     return MessageTooLargeError(
         f"row {row} alone takes more than the topic's message limit of {limit:,} bytes: raise the topic's "
         "max.message.bytes, or store what is that large elsewhere and write where it is",
         row=row,
     )
+
+
+class _Place(TypedDict):
+    topic: str
+    partition: int
+    offset: int
 
 
 class _ForeignError(Exception):

@@ -19,7 +19,7 @@ from kafka.protocol.metadata import MetadataRequest
 from kafka.structs import OffsetAndMetadata
 
 from quixframes.errors import BrokerError, ClosedError, CommitError, GroupMovedOnError, TopicNotFoundError
-from quixframes.kafka import Change, Header, Offset, Partition, Polled, Rebalance, Record, Revoking
+from quixframes.kafka import Change, Offset, Partition, Polled, Rebalance, Revoking
 from quixframes.kafka_python.failures import is_passing, translated
 from quixframes.kafka_python.network import Client, Opening, settings_for
 from quixframes.settings import Connection, ReaderSettings, byte_count, seconds
@@ -36,7 +36,7 @@ _PAUSE = 0.05  # seconds between two tries of what fails at once
 _MISSING = 5.0  # seconds that a topic may be missing from the metadata before it counts as deleted
 _PARTITION_FETCH = 4 * 1024 * 1024  # bytes of one partition in one answer
 _FETCH = 8 * 1024 * 1024  # bytes in one answer: measured; larger ones are slower, for the memory that they move
-_MAX_RECORDS = 250  # records in one poll: a commit waits for as many to be unpacked, and one takes some 20 µs
+_MAX_RECORDS = 500  # records in one poll: a commit waits for as many to be unpacked, and one takes some 20 µs
 
 
 class PythonConsumer:
@@ -124,12 +124,7 @@ class PythonConsumer:
             for partition in gone:
                 self._hold(partition)
         rebalances, self._rebalances = self._rebalances, []
-        records = [
-            Record(it.topic, it.partition, it.offset, it.timestamp, it.key, it.value, _whole(it.headers))
-            for place, several in found.items()
-            if place not in renewed
-            for it in several
-        ]
+        records = [record for place, several in found.items() if place not in renewed for record in several]
         return Polled(rebalances, records, gone)
 
     def seek(self, partition: Partition, offset: int) -> None:
@@ -430,11 +425,6 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
 
 def _theirs(offsets: Mapping[Partition, Offset]) -> dict[TopicPartition, OffsetAndMetadata]:
     return {TopicPartition(*part): OffsetAndMetadata(at.offset, at.metadata, -1) for part, at in offsets.items()}
-
-
-def _whole(headers: list[tuple[str, bytes | None]]) -> list[Header]:
-    """Headers with a value each: others may have written some without."""
-    return [(name, b"" if value is None else value) for name, value in headers]
 
 
 def _is_rebalancing(exc: Exception) -> bool:

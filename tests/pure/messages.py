@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import zoneinfo
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,11 @@ class Sent(NamedTuple):
 
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes | None]]
+    topic: str = "engine"
+    partition: int = 2
+    offset: int = 41
+    timestamp: int = 0
 
 
 def plain_frame(rows: int = 10) -> pd.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +24,10 @@ from quixframes.wire import Kind, Message, MessageDecoder, MessageEncoder
 from tests.pure.messages import SESSION, Sent, message_of, messages_of, plain_frame, rich_frame
 
 GOLDEN = Path(__file__).parent / "golden"
-PLACE: dict[str, Any] = {"topic": "engine", "partition": 2, "offset": 41}
 
 
 def read(message: Sent, decoder: MessageDecoder | None = None) -> Message:
-    return (decoder or MessageDecoder()).decode(message.key, message.value, message.headers, **PLACE)
+    return (decoder or MessageDecoder()).decode(message)
 
 
 @pytest.mark.parametrize("frame", [plain_frame(), plain_frame(1), rich_frame()], ids=["plain", "one row", "rich"])
@@ -211,7 +209,7 @@ CORPUS = [message_of(plain_frame()), message_of(plain_frame(1)), message_of(rich
 def survive(message: Sent, decoder: MessageDecoder) -> None:
     """Decode; whatever comes back is a frame or a WireError, never anything else."""
     try:
-        batch = decoder.decode(message.key, message.value, message.headers, **PLACE).batch
+        batch = decoder.decode(message).batch
     except WireError:
         return
     frame = FrameDecoder().decode(batch)
@@ -262,7 +260,7 @@ def fuzz(count: int, seed: int) -> int:
         # By turns through the path that parses the schema and the one that knows it.
         decoder = fresh if n % 3 else MessageDecoder()
         try:
-            batch = decoder.decode(message.key, value.tobytes(), message.headers, **PLACE).batch
+            batch = decoder.decode(message._replace(value=value.tobytes())).batch
         except WireError:
             continue
         readable += len(FrameDecoder().decode(batch)) == batch.num_rows
