@@ -21,6 +21,7 @@ from quixframes.errors import (
     MessageTooLargeError,
     OffsetGoneError,
     QuixframesError,
+    SequenceError,
     SettingsError,
     StreamExistsError,
     StreamNotFoundError,
@@ -32,16 +33,20 @@ from quixframes.input import InputTopic
 from quixframes.local import LocalKafka
 from quixframes.output import OutputTopic
 from quixframes.replay import Replay
+from quixframes.sequence import FaultKind, SequenceFault
 from quixframes.settings import (
     AutoOffsetReset,
     BufferSettings,
     CommitMode,
     CommitSettings,
+    FaultSettings,
     Hooks,
     ReaderSettings,
     WriterSettings,
 )
+from quixframes.story import EventDefinition, EventLevel, ParameterDefinition, Story, StreamProperties
 from quixframes.stream_writer import StreamWriter
+from quixframes.wire import StreamEndType
 
 __version__ = version("quixframes")
 
@@ -58,6 +63,10 @@ __all__ = [
     "CommitSettings",
     "DamagedMessageError",
     "DeliveryError",
+    "EventDefinition",
+    "EventLevel",
+    "FaultKind",
+    "FaultSettings",
     "ForeignMessageError",
     "FrameError",
     "FutureVersionError",
@@ -69,13 +78,19 @@ __all__ = [
     "MessageTooLargeError",
     "OffsetGoneError",
     "OutputTopic",
+    "ParameterDefinition",
     "QuixframesError",
     "ReaderSettings",
     "Replay",
     "RowBatch",
+    "SequenceError",
+    "SequenceFault",
     "SettingsError",
+    "Story",
+    "StreamEndType",
     "StreamExistsError",
     "StreamNotFoundError",
+    "StreamProperties",
     "StreamReader",
     "StreamWriter",
     "StreamingClient",

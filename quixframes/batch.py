@@ -9,24 +9,76 @@ from dataclasses import dataclass
 import pandas as pd
 import pyarrow as pa
 
-from quixframes.buffer import Piece
+from quixframes.buffer import Piece, Release
 from quixframes.errors import CommitError
+from quixframes.event_frames import decode_events
 from quixframes.frames import FrameDecoder
 from quixframes.poller import Assignment
+from quixframes.story import EventDefinitions, ParameterDefinitions, Story, StreamProperties
+from quixframes.wire import StreamEndType
 
 __all__ = ["Claim", "RowBatch", "StreamReader"]
 
+_NO_STORY = Story()
+
+
+class _Tally:
+    __slots__ = ("batches", "rows")
+
+    def __init__(self) -> None:
+        self.rows = self.batches = 0
+
 
 class StreamReader:
-    """A stream as its reader knows it."""
+    """A stream as its reader knows it: what it said of itself up to some row, and how much of it was handed over.
 
-    __slots__ = ("batches", "rows", "stream_id", "topic")
+    Attributes:
+        topic: the topic's name.
+        stream_id: the stream's ID.
+        story: everything that it says of itself.
+    """
 
-    def __init__(self, topic: str, stream_id: str) -> None:
+    __slots__ = ("_tally", "story", "stream_id", "topic")
+
+    def __init__(self, topic: str, stream_id: str, story: Story = _NO_STORY, tally: _Tally | None = None) -> None:
         self.topic = topic
         self.stream_id = stream_id
-        self.rows = 0
-        self.batches = 0
+        self.story = story
+        self._tally = tally or _Tally()
+
+    @property
+    def properties(self) -> StreamProperties:
+        """Its name, location, metadata, parents and time of recording."""
+        return self.story.properties
+
+    @property
+    def parameters(self) -> ParameterDefinitions:
+        """The definitions of its parameters: a mapping by ID, and a DataFrame by ``.definitions``."""
+        return self.story.parameters
+
+    @property
+    def events(self) -> EventDefinitions:
+        """The definitions of its events: a mapping by ID, and a DataFrame by ``.definitions``."""
+        return self.story.events
+
+    @property
+    def rows(self) -> int:
+        """How many rows of it were handed over."""
+        return self._tally.rows
+
+    @property
+    def batches(self) -> int:
+        """How many batches of it were handed over."""
+        return self._tally.batches
+
+    def count(self, batch: RowBatch) -> None:
+        """Count a batch that was handed over."""
+        self._tally.rows += len(batch)
+        self._tally.batches += 1
+
+    def retold(self, story: Story) -> StreamReader:
+        """The same stream, which says something else of itself from now on."""
+        return StreamReader(self.topic, self.stream_id, story, self._tally)
 
     def __repr__(self) -> str:
         return (
@@ -43,26 +95,32 @@ class RowBatch:
         partition: the number of the partition that the stream lives in.
         offsets: the first and the last offset of the messages that the rows came in.
         reason: the rule that released the batch, as in :class:`quixframes.buffer.Release`.
+        closed: how the stream ended, with its last batch (which may have no rows, where those before it had to go
+            first); None in all others. A stream may be opened again later.
     """
 
-    __slots__ = ("_batch", "_claim", "_commit", "_decoder", "_frame", "reason", "stream")
+    __slots__ = ("_batch", "_claim", "_commit", "_decoder", "_event_batches", "_events", "_frame", "closed", "reason",
+                 "stream")  # fmt: skip
 
     def __init__(
         self,
-        batch: pa.RecordBatch,
+        release: Release,
         stream: StreamReader,
-        reason: str,
         decoder: FrameDecoder,
         claim: Claim,
         commit: Callable[[list[Claim]], bool] | None,
+        closed: StreamEndType | None = None,
     ) -> None:
-        self._batch = batch
+        self._batch = release.batch
+        self._event_batches = release.events
         self._decoder = decoder
         self._claim = claim
         self._commit = commit
         self._frame: pd.DataFrame | None = None
+        self._events: pd.DataFrame | None = None
         self.stream = stream
-        self.reason = reason
+        self.reason = release.reason
+        self.closed = closed
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -71,6 +129,14 @@ class RowBatch:
         if self._frame is None:
             self._frame = self._decoder.decode(self._batch)
         return self._frame
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """The stream's events that were written among these rows, often none: a DataFrame with a DatetimeIndex named
+        ``time`` (UTC, ns), ``id``, ``value`` and a column for each tag, all of them text."""
+        if self._events is None:
+            self._events = decode_events(self._event_batches)
+        return self._events
 
     @property
     def arrow(self) -> pa.RecordBatch:
@@ -116,9 +182,12 @@ class RowBatch:
 
     def __repr__(self) -> str:
         first, last = self.offsets
+        events = sum(int(batch.num_rows) for batch in self._event_batches)
         return (
             f"<RowBatch of stream {self.stream_id!r}: {len(self):,} rows × {self._batch.num_columns - 1} columns, "
-            f"partition {self.partition}, offsets {first}-{last}>"
+            + (f"{events:,} events, " if events else "")
+            + (f"{self.closed.value}, " if self.closed is not None else "")
+            + f"partition {self.partition}, offsets {first}-{last}>"
         )
 
     def _repr_html_(self) -> str:

@@ -9,6 +9,7 @@ What this module holds to:
 - Rows stay Arrow record batches, sliced without copying, and become one when they are released.
 - Each row knows where it came from: a release names its rows as pieces of the sources it was made of. Rows that the
   filter removed are part of those pieces, or are reported at once where nothing is held.
+- Events stay among the rows that came before and after them: what releases rows releases the events that came so far.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ import pyarrow as pa
 
 from quixframes import frames
 from quixframes.errors import SettingsError
+from quixframes.event_frames import decode_events
 from quixframes.settings import BufferSettings, byte_count, nanoseconds, seconds
 from quixframes.wire import event_times
 
 __all__ = ["Added", "Piece", "Release", "RowBuffer"]
 
 _FIRST_WINDOW = 1024
+_EVENT_SIZE = 100  # bytes that an event counts for: an ID and a value are short
+_NOTHING = pa.RecordBatch.from_pylist([], schema=pa.schema([frames.TIME_FIELD]))
 
 
 _Mask = npt.NDArray[np.bool_]
@@ -50,10 +54,11 @@ class Release:
     """Rows that belong together, and where they came from.
 
     ``reason`` is the rule that released them: "rows", "time_span", "bytes", "trigger", "timeout", "schema", or what the
-    caller of :meth:`RowBuffer.release` gave.
+    caller of :meth:`RowBuffer.release` gave. ``batch`` has no rows where only events were held.
     """
 
     batch: pa.RecordBatch
+    events: tuple[pa.RecordBatch, ...]
     pieces: tuple[Piece, ...]
     reason: str
 
@@ -86,14 +91,17 @@ class RowBuffer:
         self._timeout = None if settings.timeout is None else seconds(settings.timeout)
         self._span = None if settings.time_span is None else nanoseconds(settings.time_span)
         self._most_bytes = None if settings.bytes is None else byte_count(settings.bytes)
-        self._schema: pa.Schema | None = None
+        self._schema = _NOTHING.schema
+        self._empty = _NOTHING  # without rows, of the columns and dtypes that came last
         self._width: int | None = None
         self._clear()
 
     def _clear(self) -> None:
         self._batches: list[pa.RecordBatch] = []
+        self._events: list[pa.RecordBatch] = []
         self._pieces: list[Piece] = []
         self.rows = 0
+        self.events = 0
         self.nbytes = 0
         self.since: float | None = None
         self._low = self._high = 0
@@ -134,13 +142,51 @@ class RowBuffer:
                 taken, at = upto, stop
             if cut is not None:
                 self._release_into(added, cut.reason)
-        if taken < start + rows:  # the filter removed the last rows: they wait for what is held, or for nothing
-            rest = Piece(source, taken, start + rows)
-            if self.rows:
-                self._note(rest)
-            else:
-                added.dropped.append(rest)
+        if taken < start + rows:
+            self._note_or_drop(Piece(source, taken, start + rows), added)
         return added
+
+    def add_events(self, events: pa.RecordBatch, now: float, source: int = 0, start: int = 0) -> Added:
+        """Take in events of the stream, as :meth:`add` takes in rows. They are released with the rows around them; by
+        themselves, by ``timeout``, and by as many of them as ``rows`` or ``bytes`` allow.
+
+        Raises:
+            SettingsError: ``event_filter`` returned something else than a boolean mask. Nothing was taken in.
+        """
+        count, kept = events.num_rows, None
+        if self.settings.event_filter is not None:
+            kept = _mask(self.settings.event_filter(decode_events([events])), count, "event_filter")
+            events = frames.keep_rows(events, kept)
+        added = Added([], [])
+        deadline = self.deadline
+        if deadline is not None and now >= deadline:
+            self._release_into(added, "timeout")
+        positions = None if kept is None else np.flatnonzero(kept) + start
+        taken, at = start, 0
+        while at < events.num_rows:
+            room = events.num_rows if self.settings.rows is None else self.settings.rows - self.events
+            part = events.slice(at, room)
+            at += part.num_rows
+            upto = start + at if positions is None else int(positions[at - 1]) + 1
+            if self.since is None:
+                self.since = now
+            self.events += part.num_rows
+            self.nbytes += part.num_rows * _EVENT_SIZE
+            self._events.append(part)
+            self._note(Piece(source, taken, upto))
+            taken = upto
+            if self.events == self.settings.rows:
+                self._release_into(added, "rows")
+            elif self._most_bytes is not None and self.nbytes > self._most_bytes:
+                self._release_into(added, "bytes")
+        if taken < start + count:
+            self._note_or_drop(Piece(source, taken, start + count), added)
+        return added
+
+    def end(self, source: int) -> Release:
+        """What is held, together with the end of the stream, which ``source`` is."""
+        self._note(Piece(source, 0, 1))
+        return self._released("end")
 
     def expire(self, now: float) -> Release | None:
         """What is held, if its time is up."""
@@ -149,19 +195,25 @@ class RowBuffer:
 
     def release(self, reason: str) -> Release | None:
         """What is held; None where nothing is."""
-        if not self.rows:
-            return None
-        batch = self._batches[0] if len(self._batches) == 1 else frames.concat(self._batches)
-        released = Release(batch, tuple(self._pieces), reason)
+        return self._released(reason) if self._pieces else None
+
+    def _released(self, reason: str) -> Release:
+        if not self._batches:
+            batch = self._empty
+        else:
+            batch = self._batches[0] if len(self._batches) == 1 else frames.concat(self._batches)
+        released = Release(batch, tuple(self._events), tuple(self._pieces), reason)
         self._clear()
         return released
 
     def _running_sizes(self, batch: pa.RecordBatch, added: Added) -> _Sizes:
         """Bytes of each row where all rows have as many; else bytes of the rows before each row, and of all. A batch of
         another schema than the rows that are held releases them."""
-        if self._schema is None or not batch.schema.equals(self._schema, check_metadata=True):
-            self._release_into(added, "schema")
+        if not batch.schema.equals(self._schema, check_metadata=True):
+            if self.rows:
+                self._release_into(added, "schema")
             self._schema, self._width = batch.schema, frames.row_width(batch.schema)
+            self._empty = frames.compacted(batch.slice(0, 0))
         if self._width is not None:
             return self._width
         return np.concatenate(([0], np.cumsum(frames.row_nbytes(batch))))
@@ -177,12 +229,19 @@ class RowBuffer:
             times = event_times(batch)
             low, high = int(times.min()), int(times.max())
             self._low, self._high = (min(low, self._low), max(high, self._high)) if self.rows else (low, high)
-        if not self.rows:
+        if self.since is None:
             self.since = now
         self.rows += rows
         self.nbytes += sizes * rows if isinstance(sizes, int) else int(sizes[at + rows] - sizes[at])
         self._batches.append(batch)
         self._note(piece)
+
+    def _note_or_drop(self, piece: Piece, added: Added) -> None:
+        """What the filter removed waits for what is held, or for nothing."""
+        if self._pieces:
+            self._note(piece)
+        else:
+            added.dropped.append(piece)
 
     def _note(self, piece: Piece) -> None:
         last = self._pieces[-1] if self._pieces else None

@@ -28,6 +28,7 @@ from quixframes.settings import (
     CommitSettings,
     Connection,
     Duration,
+    FaultSettings,
     Hooks,
     ReaderSettings,
     WriterSettings,
@@ -146,6 +147,7 @@ class StreamingClient(Closing):
         *,
         reader: ReaderSettings | None = None,
         on_bad_message: Literal["raise", "skip"] = "raise",
+        faults: FaultSettings | None = None,
         hooks: Hooks | None = None,
     ) -> InputTopic:
         """Open a topic to read from, and begin to read ahead.
@@ -163,7 +165,9 @@ class StreamingClient(Closing):
             reader: limits and time-outs.
             on_bad_message: "raise" (default) a message that cannot be read, in the loop; or "skip" it, which is logged,
                 and counted in ``topic.bad_messages``.
-            hooks: functions that are told of partitions that come and go, and of commits.
+            faults: what to do where messages of a stream are missing, repeated or out of order. Default: log it. They
+                are counted in ``topic.sequence_faults``.
+            hooks: functions that are told of partitions that come and go, of commits, and of streams that are idle.
 
         Raises:
             TopicNotFoundError: there is no such topic.
@@ -196,6 +200,8 @@ class StreamingClient(Closing):
             commit=commit,
             reader=reader,
             on_bad_message=on_bad_message,
+            faults=faults or FaultSettings(),
+            on_idle=None if hooks is None else hooks.idle,
             outputs=self._outputs,
             on_close=self._forget,
         )
@@ -269,6 +275,12 @@ class StreamingClient(Closing):
                 stack.callback(lambda producer: producer.close(left()), self._producer)
             for topic in reversed(topics):
                 stack.callback(lambda topic: topic.close(left()), topic)
+
+    def _leave(self, exc: BaseException | None) -> None:
+        if isinstance(exc, Exception):
+            for topic in self._outputs.topics:
+                topic._abort_streams()
+        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._outputs.topics)} outputs and {len(self._inputs)} inputs open"

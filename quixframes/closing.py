@@ -21,6 +21,10 @@ class Closing(ABC):
     def close(self) -> None:
         """End; raises what went wrong."""
 
+    def _leave(self, exc: BaseException | None) -> None:
+        """End, knowing by which error the block is left, if by any."""
+        self.close()
+
     def __enter__(self) -> Self:
         return self
 
@@ -28,7 +32,7 @@ class Closing(ABC):
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.close()
+            self._leave(exc)
         except QuixframesError:
             if exc is None:
                 raise

@@ -32,6 +32,7 @@ may succeed later without any change.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
     "AccessDeniedError",
@@ -50,6 +51,7 @@ __all__ = [
     "MessageTooLargeError",
     "OffsetGoneError",
     "QuixframesError",
+    "SequenceError",
     "SettingsError",
     "StreamExistsError",
     "StreamNotFoundError",
@@ -101,6 +103,15 @@ class ForeignMessageError(WireError):
 
 class FutureVersionError(WireError):
     """The message was written in a version of the wire format that this quixframes does not know: upgrade it."""
+
+
+class SequenceError(WireError):
+    """A message of a stream is missing, repeated or out of order; ``fault`` is the
+    :class:`~quixframes.sequence.SequenceFault`. Reading goes on with the message at which it was noticed."""
+
+    def __init__(self, fault: Any) -> None:
+        super().__init__(fault.what, topic=fault.topic, partition=fault.partition, offset=fault.offset)
+        self.fault = fault
 
 
 class ClosedError(QuixframesError):

@@ -1,37 +1,34 @@
-"""From messages that were read ahead to row batches that are ready: decoding, ledgers, and the buffers of all streams.
+"""From messages that were read ahead to row batches that are ready: decoding, ledgers, and what is wrong
+with messages.
 
 For one thread, without waiting and without signals in the middle (see ``signals``). What this module holds to:
 
 - A message is entered in its partition's ledger once. If a step fails half-way (a message that cannot be read, a filter
   that raises), the next call goes on where it stopped: no row is skipped, and none comes twice.
 - What belongs to a partition that went is dropped.
-- What all buffers hold together is bounded: past it, the rows that were held first are released early.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-import pyarrow as pa
-
+from quixframes.assemble import Assembler
 from quixframes.batch import Claim, RowBatch, StreamReader
-from quixframes.buffer import Release, RowBuffer
-from quixframes.errors import WireError
-from quixframes.frames import FrameDecoder
+from quixframes.buffer import Piece
+from quixframes.errors import SequenceError, WireError
 from quixframes.kafka import Partition, Record
 from quixframes.poller import Assignment, Chunk, Poller
-from quixframes.settings import BufferSettings
-from quixframes.wire import MessageDecoder
+from quixframes.sequence import Counts, FaultKind, SequenceTracker
+from quixframes.settings import BufferSettings, FaultSettings
+from quixframes.wire import Message, MessageDecoder
 
 __all__ = ["Gatherer"]
 
 log = logging.getLogger(__name__)
-
-_Key = tuple[Assignment, str]
 
 
 class Gatherer:
@@ -42,6 +39,8 @@ class Gatherer:
         poller: whose lock guards the ledgers.
         most_held: the bytes that all buffers together may hold.
         on_bad_message: "raise" a message that cannot be read, or "skip" it.
+        faults: what to do about messages that are missing, repeated or out of order.
+        idle: seconds after which a stream that is silent is idle, and who is told; None: nobody asks.
         commit: what ``RowBatch.commit`` calls.
     """
 
@@ -52,36 +51,47 @@ class Gatherer:
         *,
         most_held: int,
         on_bad_message: Literal["raise", "skip"],
+        faults: FaultSettings,
+        idle: tuple[float, Callable[[StreamReader], object]] | None,
         commit: Callable[[list[Claim]], bool],
     ) -> None:
         self._topic = topic
         self._poller = poller
-        self._most_held = most_held
         self._on_bad_message = on_bad_message
-        self._commit = commit
+        self._faults = faults
+        self._idle = idle
         self._messages = MessageDecoder()
-        self._frames = FrameDecoder()
-        self._settings: BufferSettings | None = None
+        self._assembler = Assembler(
+            topic, BufferSettings(), most_held=most_held, commit=commit, dropped=self._finish_dropped
+        )
+        self.begin = self._assembler.begin
+        self.release_held = self._assembler.release_held
         # Of the first record, the ranges of rows that are still to go to their buffer; None where it is not in its
         # ledger yet. It stays first until all have gone.
         self._records: deque[tuple[Assignment, Record]] = deque()
         self._ranges: list[tuple[int, int]] | None = None
         self._beyond: list[tuple[Assignment, Record]] = []
         self._reached: set[Assignment] = set()
-        # Those that hold rows are again in `_held`, in the order in which their time will be up.
-        self._buffers: dict[_Key, RowBuffer] = {}
-        self._held: dict[_Key, RowBuffer] = {}
-        self._held_bytes = 0
-        self.ready: deque[RowBatch] = deque()
-        self.streams: dict[str, StreamReader] = {}
+        self._trackers: dict[Assignment, SequenceTracker] = {}
+        # When each open stream spoke last, the one that has been silent longest first.
+        self._spoke: OrderedDict[str, float] = OrderedDict()
+        self.fault_counts: dict[str, Counts] = {}
         self.bad_messages = 0
 
-    def begin(self, settings: BufferSettings) -> None:
-        """Go on by these rules. Rows that were held by others are released first."""
-        if settings != self._settings:
-            self.release_held("settings")
-            self._buffers.clear()
-            self._settings = settings
+    @property
+    def ready(self) -> deque[RowBatch]:
+        """Batches to be handed over."""
+        return self._assembler.ready
+
+    @property
+    def streams(self) -> dict[str, StreamReader]:
+        """The streams that were met, by ID."""
+        return self._assembler.streams
+
+    @property
+    def deadline(self) -> float | None:
+        """When something has to be released next."""
+        return self._assembler.deadline
 
     def end(self) -> None:
         """A loop is over: what lay beyond its end comes first in the next one."""
@@ -117,28 +127,21 @@ class Gatherer:
         return assignment in self._reached
 
     def expire(self, now: float) -> None:
-        """Release what was held for as long as it may be."""
-        while self._held:
-            deadline = self.deadline
-            if deadline is None or deadline > now:
+        """Release what was held for as long as it may be, and tell which streams have been silent for too long."""
+        self._assembler.expire(now)
+        while self._idle is not None and self._spoke:
+            after, tell = self._idle
+            stream_id, since = next(iter(self._spoke.items()))
+            if since + after > now:
                 return
-            self._release_oldest("timeout")
-
-    @property
-    def deadline(self) -> float | None:
-        """When something has to be released next."""
-        return next(iter(self._held.values())).deadline if self._held else None
-
-    def release_held(self, reason: str) -> None:
-        """Release everything that is held."""
-        while self._held:
-            self._release_oldest(reason)
+            del self._spoke[stream_id]
+            tell(self.streams[stream_id])
 
     def forget_lost(self) -> None:
         """Drop what belongs to partitions that are no longer ours."""
-        for key in [key for key in self._buffers if not key[0].owned]:
-            self._held_bytes -= self._buffers.pop(key).nbytes
-            self._held.pop(key, None)
+        self._assembler.forget_lost()
+        for assignment in [assignment for assignment in self._trackers if not assignment.owned]:
+            del self._trackers[assignment]
 
     def _take(self, assignment: Assignment, record: Record) -> None:
         try:
@@ -151,25 +154,36 @@ class Gatherer:
             self._enter(assignment, record.offset, 0, None)
             return
         if self._ranges is None:
-            self._ranges = self._enter(assignment, record.offset, message.batch.num_rows, message.stream_id)
-        key = (assignment, message.stream_id)
-        buffer = self._buffers.get(key)
-        if buffer is None:
-            assert self._settings is not None
-            buffer = self._buffers[key] = RowBuffer(self._settings, self._frames.decode)
-        held, since = buffer.nbytes, buffer.since
-        try:
-            self._to_buffer(key, buffer, message.batch, record.offset)
-        finally:
-            self._held_bytes += buffer.nbytes - held
-            if buffer.since != since:
-                # It holds a first row anew, or nothing: among those that hold rows, its time is up last.
-                self._held.pop(key, None)
-                if buffer.rows:
-                    self._held[key] = buffer
+            self._ranges = self._enter(assignment, record.offset, message.entries, message.stream_id)
+            self._judge(assignment, message, record.offset)
+        self._assembler.add(assignment, message, record.offset, self._ranges)
         self._ranges = None
-        while self._held_bytes > self._most_held and self._held:
-            self._release_oldest("memory")
+
+    def _judge(self, assignment: Assignment, message: Message, offset: int) -> None:
+        """See whether the message is the next of its stream, and whether its stream is still alive."""
+        tracker = self._trackers.get(assignment)
+        if tracker is None:
+            at = assignment.partition
+            tracker = self._trackers[assignment] = SequenceTracker(at.topic, at.number, self.fault_counts)
+        stream_id = message.stream_id
+        if self._idle is not None:
+            self._spoke[stream_id] = time.monotonic()
+            self._spoke.move_to_end(stream_id)
+            if message.end is not None:
+                del self._spoke[stream_id]
+        fault = tracker.see(stream_id, message.session, message.sequence, offset)
+        if fault is None:
+            return
+        if fault.kind is FaultKind.Repeated and self._faults.drop_repeats and self._ranges:
+            pieces = [Piece(offset, start, stop) for start, stop in self._ranges]
+            self._ranges.clear()
+            self._finish_dropped(assignment, pieces)
+        if callable(self._faults.report):
+            self._faults.report(fault)
+        elif self._faults.report == "raise":
+            raise SequenceError(fault)
+        else:
+            log.warning("%s", fault)
 
     def _enter(self, assignment: Assignment, offset: int, rows: int, stream_id: str | None) -> list[tuple[int, int]]:
         """Enter a message in its ledger; which of its rows are to be processed."""
@@ -178,33 +192,8 @@ class Gatherer:
         with self._poller.lock:
             return assignment.ledger.take(offset, rows, (stream_id, time.time()))
 
-    def _to_buffer(self, key: _Key, buffer: RowBuffer, batch: pa.RecordBatch, offset: int) -> None:
-        ledger = key[0].ledger
-        now = time.monotonic()
-        while self._ranges:
-            start, stop = self._ranges[0]
-            part = batch if stop - start == batch.num_rows else batch.slice(start, stop - start)
-            added = buffer.add(part, now, offset, start)
-            del self._ranges[0]
-            if added.dropped and ledger is not None:
-                with self._poller.lock:
-                    for piece in added.dropped:
-                        ledger.finish(*piece)
-            for release in added.releases:
-                self._release(key, release)
-
-    def _release_oldest(self, reason: str) -> None:
-        key = next(iter(self._held))
-        buffer = self._held.pop(key)
-        self._held_bytes -= buffer.nbytes
-        release = buffer.release(reason)
-        if release is not None:
-            self._release(key, release)
-
-    def _release(self, key: _Key, release: Release) -> None:
-        assignment, stream_id = key
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            stream = self.streams[stream_id] = StreamReader(self._topic, stream_id)
-        claim = Claim(assignment, release.pieces, release.batch.num_rows)
-        self.ready.append(RowBatch(release.batch, stream, release.reason, self._frames, claim, self._commit))
+    def _finish_dropped(self, assignment: Assignment, pieces: list[Piece]) -> None:
+        if assignment.ledger is not None:
+            with self._poller.lock:
+                for piece in pieces:
+                    assignment.ledger.finish(*piece)

@@ -39,6 +39,7 @@ from quixframes.settings import (
     CommitMode,
     CommitSettings,
     Duration,
+    FaultSettings,
     ReaderSettings,
     byte_count,
     seconds,
@@ -81,6 +82,8 @@ class InputTopic(Closing):
         commit: CommitSettings,
         reader: ReaderSettings,
         on_bad_message: Literal["raise", "skip"],
+        faults: FaultSettings,
+        on_idle: Callable[[StreamReader], object] | None,
         outputs: Outputs,
         on_close: Callable[[InputTopic], None],
     ) -> None:
@@ -98,6 +101,8 @@ class InputTopic(Closing):
             poller,
             most_held=byte_count(reader.held),
             on_bad_message=on_bad_message,
+            faults=faults,
+            idle=None if reader.stream_idle is None else (seconds(reader.stream_idle), on_idle or self._log_idle),
             commit=self._commit,
         )
         self._generation = -1
@@ -189,8 +194,7 @@ class InputTopic(Closing):
                 if not handed:  # a signal came before the batch was handed over
                     self._handed.pop(batch._claim, None)
                     ready.appendleft(batch)
-            batch.stream.rows += len(batch)
-            batch.stream.batches += 1
+            batch.stream.count(batch)
             self.rows_read += len(batch)
             # The loop has asked for the next batch: this one went well.
             if self._automatic and batch._claim in self._handed:
@@ -366,7 +370,16 @@ class InputTopic(Closing):
         frame["since"] = pd.to_datetime(frame["since"], unit="s", utc=True)
         return frame
 
+    def _log_idle(self, stream: StreamReader) -> None:
+        log.warning("topic %s: stream %r has been silent for long: %r", self.name, stream.stream_id, stream)
+
     # State
+
+    @property
+    def sequence_faults(self) -> pd.DataFrame:
+        """The streams of which messages were missing, repeated or out of order, and how many, by stream ID."""
+        counts = {stream: (c.missing, c.repeated, c.out_of_order) for stream, c in self._gatherer.fault_counts.items()}
+        return pd.DataFrame.from_dict(counts, "index", dtype="int64", columns=["missing", "repeated", "out_of_order"])
 
     @property
     def partitions(self) -> list[int]:

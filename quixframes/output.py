@@ -31,9 +31,11 @@ from quixframes.errors import (
     StreamNotFoundError,
 )
 from quixframes.kafka import Outgoing, Producer, TopicDescription
+from quixframes.parameters_writer import Rows, Ticker
 from quixframes.settings import BufferSettings, Duration, WriterSettings, byte_count, seconds
-from quixframes.stream_writer import Rows, StreamWriter, Ticker, checked_id
-from quixframes.wire import Headers, MessageEncoder
+from quixframes.story import Story, StreamProperties
+from quixframes.stream_writer import StreamWriter, checked_id
+from quixframes.wire import Headers, Kind, MessageEncoder, StreamEndType
 
 __all__ = ["InFlight", "OutputTopic", "Outputs"]
 
@@ -42,6 +44,12 @@ log = logging.getLogger(__name__)
 _LOOK_AGAIN = 0.2
 # What a message takes beside its value: its key and its headers, and the objects that hold them.
 _BESIDE_VALUE = 1_000
+_WHAT = {
+    Kind.PARAMETERS: "{:,} rows",
+    Kind.EVENTS: "{:,} events",
+    Kind.PROPERTIES: "the properties and definitions",
+    Kind.END: "the end",
+}
 
 
 class InFlight:
@@ -160,6 +168,7 @@ class OutputTopic(Closing):
         self._encoder = MessageEncoder()
         self._ticker = Ticker(f"quixframes-buffers-{self.name}")
         self.rows_written = 0
+        self.events_written = 0
         self.messages_written = 0
         outputs._add(self)
 
@@ -171,12 +180,19 @@ class OutputTopic(Closing):
         with self._lock:
             return dict(self._streams)
 
-    def create_stream(self, stream_id: str | None = None, *, buffer: BufferSettings | None = None) -> StreamWriter:
+    def create_stream(
+        self,
+        stream_id: str | None = None,
+        *,
+        buffer: BufferSettings | None = None,
+        properties: StreamProperties | None = None,
+    ) -> StreamWriter:
         """Open a stream that is not open yet.
 
         Args:
             stream_id: its name, and its Kafka key; a new unique one when None.
             buffer: the rules of its buffer; those of the topic when None.
+            properties: what it says of itself from the beginning; ``stream.properties`` changes it.
 
         Raises:
             StreamExistsError: a stream of that ID is open on this topic.
@@ -190,7 +206,9 @@ class OutputTopic(Closing):
                     f"stream {stream_id!r} is open on topic {self.name!r} already: "
                     "use get_or_create_stream or get_stream"
                 )
-            stream = self._streams[stream_id] = StreamWriter(self, stream_id, buffer or self._buffer_settings)
+            stream = self._streams[stream_id] = self._new_stream(stream_id, buffer)
+        if properties is not None:
+            stream._retell(Story(properties))
         return stream
 
     def get_stream(self, stream_id: str) -> StreamWriter:
@@ -214,9 +232,11 @@ class OutputTopic(Closing):
             self._check_open()
             stream = self._streams.get(stream_id)
             if stream is None:
-                stream = StreamWriter(self, checked_id(stream_id), buffer or self._buffer_settings)
-                self._streams[stream_id] = stream
+                stream = self._streams[stream_id] = self._new_stream(checked_id(stream_id), buffer)
         return stream
+
+    def _new_stream(self, stream_id: str, buffer: BufferSettings | None) -> StreamWriter:
+        return StreamWriter(self, stream_id, buffer or self._buffer_settings)
 
     # Rows
 
@@ -243,7 +263,7 @@ class OutputTopic(Closing):
             raise SettingsError("write(..., by=) takes a DataFrame")
         # All are encoded before the first is sent: a fault in one stream's rows stops the frame as a whole.
         parts = [
-            (writer := self.get_or_create_stream(stream_id), writer._encode(frame))
+            (writer := self.get_or_create_stream(stream_id), writer._encode(frame, writer.parameters._default_tags))
             for stream_id, frame in frames.split_by(rows, by or "")
         ]
         for writer, batch in parts:
@@ -268,8 +288,12 @@ class OutputTopic(Closing):
             raise errors[0]
 
     def close(self, timeout: Duration | None = None) -> None:
-        """Flush, and end the topic's streams. Closing again does nothing. Raises what :meth:`flush` raises, once
-        closed."""
+        """Flush, and let go of the topic's streams. Closing again does nothing. Raises what :meth:`flush` raises, once
+        closed.
+
+        Streams are not ended by it, since the next run of a program goes on with them: ``stream.close()`` ends one.
+        Leaving the topic's ``with`` block by an error ends those that are open as aborted.
+        """
         with self._lock:
             if self._closed:
                 return
@@ -287,6 +311,19 @@ class OutputTopic(Closing):
         if errors:
             raise errors[0]
 
+    def _leave(self, exc: BaseException | None) -> None:
+        if isinstance(exc, Exception):
+            self._abort_streams()
+        self.close()
+
+    def _abort_streams(self) -> None:
+        """End the streams that are open as aborted. What fails of it is told when the topic is closed."""
+        for stream in self.streams.values():
+            try:
+                stream.close(StreamEndType.Aborted)
+            except QuixframesError as exc:
+                log.warning("stream %r of topic %r could not be ended: %s", stream.stream_id, self.name, exc)
+
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._streams)} streams open"
         return f"<OutputTopic {self.name!r}: {self.partitions} partitions, {state}, {self.rows_written:,} rows written>"
@@ -302,9 +339,9 @@ class OutputTopic(Closing):
 
     # For the streams
 
-    def _send(self, stream_id: str, value: bytes, headers: Headers, rows: int, left: int) -> None:
-        """Send one message of ``rows`` rows; ``left`` are this one's and those that would follow it in the same
-        write."""
+    def _send(self, stream_id: str, value: bytes, headers: Headers, rows: int, left: int, kind: Kind) -> None:
+        """Send one message of ``rows`` rows or events; ``left`` are this one's and those that would follow it in the
+        same write."""
         size = len(value) + _BESIDE_VALUE
         room = self._in_flight.acquire(size, self._has_given_up)
         if self._tells_first or not room:
@@ -312,14 +349,17 @@ class OutputTopic(Closing):
             if room:
                 self._in_flight.release(size)
             why = "earlier rows of this topic failed first" if room else "closing ended before there was room for them"
-            self._fail(self._failure(stream_id, left, why))
+            self._fail(self._failure(stream_id, left, why, kind))
             self._raise_failures()
         self._producer.send(
-            Outgoing(self.name, stream_id.encode(), value, headers), _OnDone(self, stream_id, rows, size)
+            Outgoing(self.name, stream_id.encode(), value, headers), _OnDone(self, stream_id, rows, size, kind)
         )
         with self._lock:
-            self.rows_written += rows
             self.messages_written += 1
+            if kind is Kind.PARAMETERS:
+                self.rows_written += rows
+            else:
+                self.events_written += rows
 
     @property
     def _tells_first(self) -> bool:
@@ -329,14 +369,17 @@ class OutputTopic(Closing):
     def _has_given_up(self) -> bool:
         return self._give_up_at is not None and time.monotonic() > self._give_up_at
 
-    def _done(self, stream_id: str, rows: int, size: int, error: Exception | None) -> None:
+    def _done(self, stream_id: str, rows: int, size: int, kind: Kind, error: Exception | None) -> None:
         self._in_flight.release(size)
         if error is not None:
-            self._fail(self._failure(stream_id, rows, error))
+            self._fail(self._failure(stream_id, rows, error, kind))
 
-    def _failure(self, stream_id: str, rows: int, cause: Exception | str) -> DeliveryError:
+    def _failure(
+        self, stream_id: str, rows: int, cause: Exception | str, kind: Kind = Kind.PARAMETERS
+    ) -> DeliveryError:
+        what = _WHAT[kind].format(rows)
         failure = DeliveryError(
-            f"{rows:,} rows of stream {stream_id!r} were not delivered to topic {self.name!r}: {cause}",
+            f"{what} of stream {stream_id!r} were not delivered to topic {self.name!r}: {cause}",
             topic=self.name,
             stream_id=stream_id,
             rows=rows,
@@ -376,7 +419,7 @@ class OutputTopic(Closing):
         errors: list[QuixframesError] = []
         for stream in self.streams.values():
             try:
-                stream.parameters.buffer.flush()
+                stream._release()
             except DeliveryError as exc:
                 # Told already where it happened, and to be told once more when everything is done.
                 with self._lock:
@@ -407,10 +450,10 @@ class OutputTopic(Closing):
 class _OnDone:
     """What becomes of a message. A class, since one is made for every message: cheaper than a closure of four cells."""
 
-    __slots__ = ("_rows", "_size", "_stream_id", "_topic")
+    __slots__ = ("_kind", "_rows", "_size", "_stream_id", "_topic")
 
-    def __init__(self, topic: OutputTopic, stream_id: str, rows: int, size: int) -> None:
-        self._topic, self._stream_id, self._rows, self._size = topic, stream_id, rows, size
+    def __init__(self, topic: OutputTopic, stream_id: str, rows: int, size: int, kind: Kind) -> None:
+        self._topic, self._stream_id, self._rows, self._size, self._kind = topic, stream_id, rows, size, kind
 
     def __call__(self, error: Exception | None) -> None:
-        self._topic._done(self._stream_id, self._rows, self._size, error)
+        self._topic._done(self._stream_id, self._rows, self._size, self._kind, error)

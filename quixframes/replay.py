@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -19,15 +20,16 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from quixframes import frames
-from quixframes.batch import Claim, RowBatch, StreamReader
-from quixframes.buffer import RowBuffer
+from quixframes.assemble import Assembler
+from quixframes.batch import RowBatch
 from quixframes.errors import BrokerUnavailableError, FrameError, OffsetGoneError, SettingsError
+from quixframes.event_frames import decode_events
 from quixframes.frames import FrameDecoder
 from quixframes.input import buffer_settings
 from quixframes.kafka import Admin, Consumer, Partition, Record
 from quixframes.poller import Assignment
 from quixframes.settings import BufferSettings
-from quixframes.wire import MessageDecoder
+from quixframes.wire import Kind, Message, MessageDecoder
 
 __all__ = ["Replay"]
 
@@ -81,31 +83,37 @@ class Replay:
             OffsetGoneError: retention removed a part of the range while it was being read.
             FrameError: a column that was asked for is in none of the messages; at the end.
         """
-        settings = buffer_settings(buffer, rules)
-        return self._batches(settings)
+        return self._batches(replace(buffer_settings(buffer, rules), timeout=None))
 
     def _batches(self, settings: BufferSettings) -> Iterator[RowBatch]:
-        decoder = FrameDecoder()
-        readers: dict[str, StreamReader] = {}
-        buffers: dict[str, tuple[RowBuffer, Assignment]] = {}
+        assembler = Assembler(self.topic, settings)
 
-        def batch_of(stream_id: str, assignment: Assignment, release: Any) -> RowBatch:
-            reader = readers.setdefault(stream_id, StreamReader(self.topic, stream_id))
-            reader.rows += release.batch.num_rows
-            reader.batches += 1
-            claim = Claim(assignment, release.pieces, release.batch.num_rows)
-            return RowBatch(release.batch, reader, release.reason, decoder, claim, commit=None)
+        def ready() -> Iterator[RowBatch]:
+            while assembler.ready:
+                batch = assembler.ready.popleft()
+                batch.stream.count(batch)
+                yield batch
 
-        for assignment, offset, stream_id, batch in self._messages():
-            buffer = buffers.get(stream_id)
-            if buffer is None:
-                buffer = buffers[stream_id] = RowBuffer(settings, decoder.decode), assignment
-            for release in buffer[0].add(batch, 0.0, offset).releases:
-                yield batch_of(stream_id, assignment, release)
-        for stream_id, (rows, assignment) in buffers.items():
-            last = rows.release("end")
-            if last is not None:
-                yield batch_of(stream_id, assignment, last)
+        for assignment, offset, message in self._messages():
+            entries = message.entries
+            assembler.add(assignment, message, offset, [(0, entries)] if entries else [])
+            yield from ready()
+        assembler.release_held("end")
+        yield from ready()
+
+    def events(self, *, stream_column: str | None = "stream") -> pd.DataFrame:
+        """All events in one DataFrame, with a DatetimeIndex named ``time``: ``id``, ``value`` and a column for each
+        tag. Streams stand one after the other, as in :meth:`to_frame`."""
+        found: dict[str, list[pa.RecordBatch]] = {}
+        for _, _, message in self._messages():
+            if message.kind is Kind.EVENTS and message.batch is not None:
+                found.setdefault(message.stream_id, []).append(message.batch)
+        names = sorted(found)
+        frame = decode_events([batch for name in names for batch in found[name]])
+        lengths = [sum(int(batch.num_rows) for batch in found[name]) for name in names]
+        if stream_column is not None:
+            frame.insert(0, stream_column, _labels(names, lengths, frame.index))
+        return frame
 
     def to_frame(self, *, stream_column: str | None = "stream") -> pd.DataFrame:
         """Everything in one DataFrame, with a DatetimeIndex named ``time``.
@@ -124,8 +132,9 @@ class Replay:
         """
         decoder = FrameDecoder()
         found: dict[str, list[pa.RecordBatch]] = {}
-        for _, _, stream_id, batch in self._messages():
-            found.setdefault(stream_id, []).append(batch)
+        for _, _, message in self._messages():
+            if message.kind is Kind.PARAMETERS and message.batch is not None:
+                found.setdefault(message.stream_id, []).append(message.batch)
         parts: list[pd.DataFrame] = []
         names: list[str] = sorted(found)
         lengths = []
@@ -140,13 +149,11 @@ class Replay:
                     f"a parameter has the name {stream_column!r}: give stream_column= another name, or None",
                     column=stream_column,
                 )
-            codes = np.repeat(np.arange(len(names)), lengths)
-            categories = pd.Index(names, dtype=object)
-            frame.insert(0, stream_column, pd.Series(pd.Categorical.from_codes(codes, categories), index=frame.index))
+            frame.insert(0, stream_column, _labels(names, lengths, frame.index))
         return frame
 
-    def _messages(self) -> Iterator[tuple[Assignment, int, str, pa.RecordBatch]]:
-        """The messages that are asked for, as (partition, offset, stream, rows)."""
+    def _messages(self) -> Iterator[tuple[Assignment, int, Message]]:
+        """The messages that are asked for, as (partition, offset, message)."""
         begin, end = self._admin.beginnings(self.topic), self._admin.ends(self.topic)
         at = {
             Partition(self.topic, n): Assignment(Partition(self.topic, n), None, begin[n])
@@ -171,9 +178,10 @@ class Replay:
                 for record in polled.records:
                     assignment = at.get(Partition(record.topic, record.partition))
                     if assignment is not None and record.offset < end[record.partition] and self._is_wanted(record):
-                        stream_id, batch = self._read(decoder, record)
-                        found.update(batch.schema.names)
-                        yield assignment, record.offset, stream_id, batch
+                        message = self._read(decoder, record)
+                        if message.kind is Kind.PARAMETERS and message.batch is not None:
+                            found.update(message.batch.schema.names)
+                        yield assignment, record.offset, message
                 waited = 0.0 if polled.records else waited + _POLL
                 for partition, assignment in list(at.items()):
                     position = min(consumer.position(partition) or 0, end[partition.number])
@@ -201,13 +209,13 @@ class Replay:
     def _is_wanted(self, record: Record) -> bool:
         return self._keys is None or record.key in self._keys
 
-    def _read(self, decoder: MessageDecoder, record: Record) -> tuple[str, pa.RecordBatch]:
+    def _read(self, decoder: MessageDecoder, record: Record) -> Message:
         message = decoder.decode(record)
         batch = message.batch
-        if self.columns is not None:
-            have = [column for column in self.columns if column in batch.schema.names and column != frames.TIME]
-            batch = frames.compacted(batch.select([frames.TIME, *have]))
-        return message.stream_id, batch
+        if self.columns is None or batch is None or message.kind is not Kind.PARAMETERS:
+            return message
+        have = [column for column in self.columns if column in batch.schema.names and column != frames.TIME]
+        return message._replace(batch=frames.compacted(batch.select([frames.TIME, *have])))
 
     def __iter__(self) -> Iterator[RowBatch]:
         return self.batches()
@@ -225,6 +233,12 @@ class Replay:
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(repr(self)[1:-1])}</p>"
+
+
+def _labels(names: list[str], lengths: list[int], index: pd.Index[Any]) -> pd.Series[Any]:
+    """The stream of each row, as a categorical."""
+    codes = np.repeat(np.arange(len(names)), lengths)
+    return pd.Series(pd.Categorical.from_codes(codes, pd.Index(names, dtype=object)), index=index)
 
 
 def _runs(batches: list[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:

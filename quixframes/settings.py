@@ -12,7 +12,7 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from quixframes.errors import SettingsError
 
@@ -26,6 +26,7 @@ __all__ = [
     "CommitSettings",
     "Connection",
     "Duration",
+    "FaultSettings",
     "Hooks",
     "ReaderSettings",
     "Size",
@@ -203,11 +204,15 @@ class BufferSettings:
             It has to judge each row by itself, or the batches depend on how the rows arrived. Default None.
         filter: given the arriving rows as a DataFrame, returns a boolean mask of the rows to keep; the others count as
             finished and are never held. It comes before all other rules. Default None.
+        event_filter: the same for events. Default None: all of them.
+
+    Events are held with the rows among which they came, and released with them. Without rows, ``rows``, ``bytes`` and
+    ``timeout`` hold for events as they do for rows.
 
     A change of the stream's columns or dtypes releases what is held first, so that a batch has one schema.
 
     >>> BufferSettings(rows=5_000, time_span="1s")
-    BufferSettings(rows=5000, time_span='1s', timeout='1s', bytes='32 MB', trigger=None, filter=None)
+    BufferSettings(rows=5000, time_span='1s', timeout='1s', bytes='32 MB', trigger=None, filter=None, event_filter=None)
     """
 
     rows: int | None = 10_000
@@ -216,6 +221,7 @@ class BufferSettings:
     bytes: Size | None = "32 MB"
     trigger: Callable[[pd.DataFrame], Any] | None = None
     filter: Callable[[pd.DataFrame], Any] | None = None
+    event_filter: Callable[[pd.DataFrame], Any] | None = None
 
     def __post_init__(self) -> None:
         if self.rows is not None:
@@ -226,7 +232,7 @@ class BufferSettings:
             seconds(self.timeout, name="timeout")
         if self.bytes is not None:
             byte_count(self.bytes, name="bytes")
-        for name in ("trigger", "filter"):
+        for name in ("trigger", "filter", "event_filter"):
             value = getattr(self, name)
             if value is not None and not callable(value):
                 raise SettingsError(f"{name}={value!r} has to be a function from a DataFrame to a boolean mask")
@@ -270,6 +276,8 @@ class ReaderSettings:
         model_timeout: a model that holds on to a batch for longer than this gives its partitions up, and its next
             call raises. Default None: membership is kept however long a batch takes.
         warn_after: how long the cluster may be out of reach before a warning is logged. Default 5 s.
+        stream_idle: a stream that was not closed and has been silent for so long is reported, by ``Hooks.idle`` or else
+            in the log. Default None: never.
     """
 
     prefetch: Size = "64 MB"
@@ -277,6 +285,7 @@ class ReaderSettings:
     session_timeout: Duration = "45s"
     model_timeout: Duration | None = None
     warn_after: Duration = "5s"
+    stream_idle: Duration | None = None
 
     def __post_init__(self) -> None:
         byte_count(self.prefetch, name="prefetch")
@@ -285,6 +294,30 @@ class ReaderSettings:
         seconds(self.warn_after, name="warn_after")
         if self.model_timeout is not None:
             seconds(self.model_timeout, name="model_timeout")
+        if self.stream_idle is not None:
+            seconds(self.stream_idle, name="stream_idle")
+
+
+@dataclass(frozen=True, slots=True)
+class FaultSettings:
+    """What a reader does where a stream's messages are missing, repeated or out of order.
+
+    A writer numbers the messages of a stream, so a reader knows. What it meets first of a writer is where it begins: a
+    beginning that retention removed, or a restart, is no fault.
+
+    Args:
+        report: "log" a warning (default), "raise" a :class:`~quixframes.SequenceError` in the loop, which can go on
+            after it; or a function that is given each :class:`~quixframes.SequenceFault`.
+        drop_repeats: whether a message that came before is dropped, and counts as finished. Default False: its rows
+            come again.
+    """
+
+    report: Literal["log", "raise"] | Callable[[Any], object] = "log"
+    drop_repeats: bool = False
+
+    def __post_init__(self) -> None:
+        if self.report not in ("log", "raise") and not callable(self.report):
+            raise SettingsError(f"report={self.report!r} has to be 'log', 'raise', or a function to be told")
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,12 +329,15 @@ class Hooks:
         revoked: told the numbers of those that went; what was finished and acknowledged of them was committed before.
         lost: told the numbers of those that were gone before anything could be committed.
         committed: told the offset that was committed, by partition number.
+        idle: told a stream (:class:`~quixframes.StreamReader`) that has been silent for ``ReaderSettings.stream_idle``,
+            once, until it speaks again. In the loop's thread. Its writer may have vanished.
     """
 
     assigned: Callable[[list[int]], object] | None = None
     revoked: Callable[[list[int]], object] | None = None
     lost: Callable[[list[int]], object] | None = None
     committed: Callable[[dict[int, int]], object] | None = None
+    idle: Callable[[Any], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

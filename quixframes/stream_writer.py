@@ -1,9 +1,9 @@
-"""A stream of an output topic: rows on their way from the user's hand to the topic, at once or through a buffer.
+"""A stream of an output topic: its rows, its events, what it says of itself, and its end.
 
 What this module holds to:
 
-- Rows of a stream leave in the order in which they were written, also where some of them went through the buffer.
-- Rows that a buffer has accepted leave it by being sent, or by being named in an error.
+- What is written to a stream leaves in the order in which it was written, also where rows went through the buffer.
+- Rows leave with the story that was true when they were written: a change of it sends first what was held.
 """
 
 from __future__ import annotations
@@ -11,80 +11,178 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from quixframes.buffer import RowBuffer
-from quixframes.errors import ClosedError, DeliveryError, FrameError, MessageTooLargeError, SettingsError
-from quixframes.frames import FrameDecoder, FrameEncoder
-from quixframes.settings import BufferSettings, Duration, seconds
+from quixframes.closing import Closing
+from quixframes.errors import ClosedError, SettingsError
+from quixframes.events_writer import EventsWriter
+from quixframes.frames import FrameEncoder
+from quixframes.parameters_writer import ParametersWriter, Rows
+from quixframes.settings import BufferSettings, Duration
+from quixframes.story import Story, StreamProperties
+from quixframes.tags import with_default_tags
+from quixframes.wire import Kind, StreamEndType
 
 if TYPE_CHECKING:
     from quixframes.output import OutputTopic
 
-__all__ = ["ParametersBuffer", "ParametersWriter", "Rows", "StreamWriter", "Ticker", "checked_id"]
 
-Rows = pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]]
-"""Rows as people have them: a DataFrame, one row as a dict, or a list of such dicts."""
+class Described(Protocol):
+    """A stream that says something of itself: one that is read, or one that is written."""
 
-_COLLECTED_ROWS = 10_000
-_TIME_NAMES = frozenset(("time", "timestamp", "datetime"))
+    @property
+    def stream_id(self) -> str:
+        """Its ID."""
+
+    @property
+    def story(self) -> Story:
+        """What it says."""
 
 
-class StreamWriter:
-    """One stream of an output topic: what is written here shares one key, one partition, and its order."""
+__all__ = ["PropertiesWriter", "StreamWriter", "checked_id"]
+
+_TELL_AFTER = 0.1  # seconds that a change of the story waits for rows to travel with
+
+
+class StreamWriter(Closing):
+    """One stream of an output topic: what is written here shares one key, one partition, and its order.
+
+    Leaving its ``with`` block ends the stream: as closed, by an error as aborted, by Ctrl-C and the like as terminated.
+    """
 
     def __init__(self, topic: OutputTopic, stream_id: str, buffer: BufferSettings) -> None:
         self.topic = topic
         self.stream_id = stream_id
-        self.parameters = ParametersWriter(self, buffer)
         self._lock = threading.RLock()
         self._frames = FrameEncoder()
         self._session = uuid.uuid4().hex[:16]
         self._sequence = 0
         self._closed = False
+        self._epoch = 0
+        self._story = Story()
+        self._inherited: Story | None = None
+        # When the story has to be told by itself, if no rows tell it before; None where it has been told.
+        self._untold: float | None = None
+        self.parameters = ParametersWriter(self, buffer)
+        self.events = EventsWriter(self)
+        self.properties = PropertiesWriter(self)
+
+    @property
+    def story(self) -> Story:
+        """Everything that the stream says of itself."""
+        return self._story
+
+    def inherit(self, stream: Described) -> None:
+        """Say of this stream what another says of itself: its properties and definitions, with that stream as the
+        parent. For a model's results; costs nothing while the other's story stays the same.
+
+        >>> clean.get_or_create_stream(batch.stream_id).inherit(batch.stream)                  # doctest: +SKIP
+        """
+        if self._inherited is not stream.story:
+            self._retell(stream.story.with_properties(parents=(stream.stream_id,)))
+            self._inherited = stream.story
+
+    @property
+    def epoch(self) -> pd.Timestamp:
+        """What integers and timedeltas in ``time`` count from, for rows and events alike; datetimes never do. Default:
+        1970-01-01 UTC. Assign anything that ``pandas.Timestamp`` takes (naive means UTC)."""
+        return pd.Timestamp(self._epoch, tz="UTC")
+
+    @epoch.setter
+    def epoch(self, moment: Any) -> None:
+        try:
+            stamp = pd.Timestamp(moment)
+            ns = (stamp.tz_localize("UTC") if stamp.tz is None else stamp).as_unit("ns").value
+        except (ValueError, TypeError) as exc:
+            raise SettingsError(f"epoch={moment!r} is not a moment: {exc}") from None
+        if pd.isna(stamp):
+            raise SettingsError(f"epoch={moment!r} is not a moment")
+        with self._lock:
+            self.parameters.buffer._convert()
+            self._epoch = ns
 
     def flush(self, timeout: Duration | None = None) -> None:
         """Release this stream's buffer, and wait as :meth:`OutputTopic.flush` does."""
         self._check_open()
-        self.parameters.buffer.flush()
+        self._release()
         self.topic._await(timeout)
 
-    def close(self) -> None:
-        """Release this stream's buffer, and end the stream; it may be opened again. Does not wait for
-        acknowledgement."""
+    def close(self, end: StreamEndType = StreamEndType.Closed) -> None:
+        """Release this stream's buffer, and end the stream, which its readers are told; it may be opened again. Does
+        not wait for acknowledgement. Closing again does nothing.
+
+        Args:
+            end: how it ended: ``StreamEndType.Closed``, ``Aborted`` or ``Terminated``.
+        """
+        if not isinstance(end, StreamEndType):
+            raise SettingsError(f"end={end!r} has to be StreamEndType.Closed, Aborted or Terminated")
         with self._lock:
             if self._closed:
                 return
             self.parameters.buffer.flush()
+            self._send_told(end)
             self._closed = True
         with self.topic._lock:
             self.topic._streams.pop(self.stream_id, None)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def _leave(self, exc: BaseException | None) -> None:
+        if exc is None:
+            self.close()
+        else:
+            self.close(StreamEndType.Aborted if isinstance(exc, Exception) else StreamEndType.Terminated)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<StreamWriter {self.stream_id!r} of topic {self.topic.name!r}: {state}>"
 
-    def _encode(self, rows: Rows) -> pa.RecordBatch:
+    # For parameters and events
+
+    def _retell(self, story: Story) -> None:
+        with self._lock:
+            self._check_open()
+            if story == self._story:
+                return
+            most = self.topic._message_limit // 4
+            if story.nbytes > most:
+                raise SettingsError(
+                    f"what stream {self.stream_id!r} says of itself takes {story.nbytes:,} bytes, and travels with "
+                    f"each message: it may be {most:,} bytes, a quarter of the topic's message limit"
+                )
+            self.parameters.buffer.flush()
+            self._story = story
+            self._untold = time.monotonic() + _TELL_AFTER
+        self.topic._ticker.watch(self.parameters.buffer, self._untold)
+
+    def _release(self) -> None:
+        """Send what the buffer holds, and tell the story if no rows have told it."""
+        with self._lock:
+            self.parameters.buffer.flush()
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._untold is not None:
+            self._send_told(None)
+
+    def _encode(self, rows: Rows, tags: Mapping[str, str]) -> pa.RecordBatch:
         """Rows in normal form, each of which fits into a message."""
         with self._lock:
             if isinstance(rows, pd.DataFrame):
-                batch = self._frames.encode(rows)
+                batch = self._frames.encode(rows, epoch=self._epoch)
             else:
-                batch = self._frames.encode_rows([rows] if isinstance(rows, Mapping) else rows)
-            self.topic._encoder.check(batch, stream_id=self.stream_id, limit=self.topic._message_limit)
+                batch = self._frames.encode_rows([rows] if isinstance(rows, Mapping) else rows, epoch=self._epoch)
+            if tags:
+                batch = with_default_tags(batch, tags)
+            self._check_size(batch)
             return batch
+
+    def _check_size(self, batch: pa.RecordBatch) -> None:
+        topic = self.topic
+        topic._encoder.check(batch, stream_id=self.stream_id, limit=topic._message_limit, story=self._story)
 
     def _write(self, batch: pa.RecordBatch) -> None:
         """Send rows, after those that the buffer holds."""
@@ -94,8 +192,17 @@ class StreamWriter:
             self.parameters.buffer.flush()
             self._send(batch)
 
-    def _send(self, batch: pa.RecordBatch) -> None:
-        """Send rows. If it raises, every row that was not sent is named in the error."""
+    def _write_events(self, batch: pa.RecordBatch) -> None:
+        """Send events, after the rows that the buffer holds."""
+        with self._lock:
+            self._check_open()
+            self._check_size(batch)
+            self.topic._raise_failures()
+            self.parameters.buffer.flush()
+            self._send(batch, Kind.EVENTS)
+
+    def _send(self, batch: pa.RecordBatch, kind: Kind = Kind.PARAMETERS) -> None:
+        """Send rows or events. If it raises, every one that was not sent is named in the error."""
         topic, left = self.topic, batch.num_rows
         for value, headers, rows in topic._encoder.encode(
             batch,
@@ -103,10 +210,22 @@ class StreamWriter:
             session=self._session,
             sequence=self._sequence,
             limit=topic._message_limit,
+            kind=kind,
+            story=self._story,
         ):
-            topic._send(self.stream_id, value, headers, rows, left)
+            topic._send(self.stream_id, value, headers, rows, left, kind)
             self._sequence += 1
+            self._untold = None
             left -= rows
+
+    def _send_told(self, end: StreamEndType | None) -> None:
+        """Send a message without rows: the stream's end, or its story alone."""
+        value, headers = self.topic._encoder.tell(
+            session=self._session, sequence=self._sequence, story=self._story, end=end
+        )
+        self.topic._send(self.stream_id, value, headers, 0, 0, Kind.PROPERTIES if end is None else Kind.END)
+        self._sequence += 1
+        self._untold = None
 
     def _check_open(self) -> None:
         self.topic._check_open()
@@ -114,219 +233,106 @@ class StreamWriter:
             raise ClosedError(f"stream {self.stream_id!r} of topic {self.topic.name!r} is closed: create it again")
 
 
-class ParametersWriter:
-    """Parameter data of a stream: ``write`` sends at once, ``buffer.write`` lets rows wait for company."""
+class PropertiesWriter:
+    """A stream's properties, set by attribute: ``car.properties.name = "Car 44"``. See
+    :class:`~quixframes.StreamProperties` for what each may be.
 
-    def __init__(self, stream: StreamWriter, buffer: BufferSettings) -> None:
+    They are told with every message of the stream. Rows that were written before a change keep what was true then.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: StreamWriter) -> None:
         self._stream = stream
-        self.buffer = ParametersBuffer(stream, buffer)
 
-    def write(self, rows: Rows) -> None:
-        """Send rows now: a DataFrame in, exactly these rows out, as one message unless they are over the topic's limit.
-
-        Returns when they are accepted, not when they are acknowledged (see :meth:`OutputTopic.flush`). Rows that the
-        buffer holds go first. A frame without rows is checked, and sends nothing.
-
-        Raises:
-            FrameError: the frame cannot be carried exactly. Nothing of it was sent.
-            MessageTooLargeError: one row is over the topic's limit.
-            DeliveryError: an earlier write to this topic failed. Nothing of this frame was sent.
-        """
-        self._stream._write(self._stream._encode(rows))
-
-
-class ParametersBuffer:
-    """Rows of a stream that wait to be sent together, by the rules of its :class:`~quixframes.BufferSettings`."""
-
-    def __init__(self, stream: StreamWriter, settings: BufferSettings) -> None:
-        self._stream = stream
-        self._rows = RowBuffer(settings, FrameDecoder().decode)
-        self._released: deque[pa.RecordBatch] = deque()
-        self._collected: list[Mapping[str, Any]] = []
-        self._since = 0.0
-        # Rows given as dicts are collected and converted together, unless a rule has to look at each as it comes.
-        looks = settings.time_span is not None or settings.trigger is not None or settings.filter is not None
-        self._collect = 1 if looks else min(settings.rows or _COLLECTED_ROWS, _COLLECTED_ROWS)
+    def update(self, **changes: Any) -> None:
+        """Change several at once: ``update(name="Car 44", location="/pit")``."""
+        if unknown := changes.keys() - StreamProperties.__dataclass_fields__.keys():
+            known = ", ".join(StreamProperties.__dataclass_fields__)
+            raise SettingsError(f"a stream has no property {min(unknown)!r}: there are {known}")
+        self._stream._retell(self._stream.story.with_properties(**changes))
 
     @property
-    def settings(self) -> BufferSettings:
-        """The rules by which rows are released."""
-        return self._rows.settings
+    def current(self) -> StreamProperties:
+        """All of them as they are now."""
+        return self._stream.story.properties
+
+    @property
+    def name(self) -> str | None:
+        """What people call the stream."""
+        return self.current.name
+
+    @name.setter
+    def name(self, value: str | None) -> None:
+        self.update(name=value)
+
+    @property
+    def location(self) -> str | None:
+        """Where it belongs in a tree of sources."""
+        return self.current.location
+
+    @location.setter
+    def location(self, value: str | None) -> None:
+        self.update(location=value)
+
+    @property
+    def metadata(self) -> MutableMapping[str, Any]:
+        """Anything else, by name: ``metadata["tyres"] = "soft"``."""
+        return _Metadata(self)
+
+    @metadata.setter
+    def metadata(self, value: Mapping[str, Any]) -> None:
+        self.update(metadata=value)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The IDs of the streams that it was made from."""
+        return self.current.parents
+
+    @parents.setter
+    def parents(self, value: Sequence[str]) -> None:
+        self.update(parents=value)
+
+    @property
+    def time_of_recording(self) -> pd.Timestamp | None:
+        """When what it tells was recorded (UTC)."""
+        return self.current.time_of_recording
+
+    @time_of_recording.setter
+    def time_of_recording(self, value: Any) -> None:
+        self.update(time_of_recording=value)
+
+    def __repr__(self) -> str:
+        return repr(self.current)
+
+
+class _Metadata(MutableMapping[str, Any]):
+    """A stream's metadata; what is changed here is told."""
+
+    __slots__ = ("_properties",)
+
+    def __init__(self, properties: PropertiesWriter) -> None:
+        self._properties = properties
+
+    def __getitem__(self, key: str) -> Any:
+        return self._properties.current.metadata[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._properties.update(metadata={**self._properties.current.metadata, key: value})
+
+    def __delitem__(self, key: str) -> None:
+        left = dict(self._properties.current.metadata)
+        del left[key]
+        self._properties.update(metadata=left)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._properties.current.metadata)
 
     def __len__(self) -> int:
-        """How many rows are held."""
-        return self._rows.rows + len(self._collected) + sum(int(batch.num_rows) for batch in self._released)
+        return len(self._properties.current.metadata)
 
-    def write(self, rows: Rows) -> None:
-        """Hold rows until a rule of the settings releases them: a DataFrame, a dict for one row, or a list of dicts.
-
-        A dict has the row's time under "time" (or "timestamp", "datetime") and its parameters under their names; NumPy
-        scalars, None and missing keys are as good as anywhere.
-
-        Raises:
-            FrameError: the rows cannot be carried exactly. None of them is held.
-            DeliveryError: an earlier write to this topic failed. None of these rows is held.
-        """
-        stream = self._stream
-        with stream._lock:
-            stream._check_open()
-            stream.topic._raise_failures()
-            if isinstance(rows, pd.DataFrame):
-                batch = stream._encode(rows)
-                self._convert()
-                self._add(batch)
-            else:
-                self._collect_rows([rows] if isinstance(rows, Mapping) else rows)
-            deadline = self._deadline()
-        if deadline is not None:
-            stream.topic._ticker.watch(self, deadline)
-
-    def flush(self) -> None:
-        """Send what is held now, without waiting for its acknowledgement."""
-        with self._stream._lock:
-            try:
-                self._convert()
-            finally:
-                released = self._rows.release("flush")
-                if released is not None:
-                    self._released.append(released.batch)
-                if self._stream.topic._tells_first:
-                    self._stream.topic._raise_failures()
-                self._send()
-
-    def _collect_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        for n, row in enumerate(rows):
-            _check_time(row, n)
-        if not self._collected:
-            self._since = time.monotonic()
-        self._collected.extend(rows)
-        if len(self._collected) + self._rows.rows >= self._collect:
-            self._convert()
-
-    def _convert(self) -> None:
-        """Turn the collected dicts into rows of the buffer.
-
-        A row that cannot be carried spoils no other: it is left out, and raises once the others are held.
-        """
-        rows, self._collected = self._collected, []
-        refused: list[FrameError | MessageTooLargeError] = []
-        while rows:
-            try:
-                self._add(self._stream._encode(rows), self._since)
-                break
-            except (FrameError, MessageTooLargeError) as exc:
-                refused.append(exc)
-                rows = [] if exc.row is None else [row for n, row in enumerate(rows) if n != exc.row]
-        if refused:
-            stream = self._stream
-            more = f" (and {len(refused) - 1} more rows)" if len(refused) > 1 else ""
-            raise FrameError(
-                f"a row written to the buffer of stream {stream.stream_id!r}, topic {stream.topic.name!r}, was left "
-                f"out: {refused[0]}{more}",
-                column=getattr(refused[0], "column", None),
-                row=refused[0].row,
-            ) from refused[0]
-
-    def _add(self, batch: pa.RecordBatch, now: float | None = None) -> None:
-        added = self._rows.add(batch, time.monotonic() if now is None else now)
-        self._released.extend(released.batch for released in added.releases)
-        self._send()
-
-    def _send(self) -> None:
-        """Send what was released. After a failure that is not told yet it waits for the call that tells."""
-        while self._released and not self._stream.topic._tells_first:
-            self._stream._send(self._released.popleft())
-
-    def _deadline(self) -> float | None:
-        if self._rows.deadline is not None or not self._collected or self.settings.timeout is None:
-            return self._rows.deadline
-        return self._since + seconds(self.settings.timeout)
-
-    def _expire(self, now: float) -> float | None:
-        """Send what is overdue; when to look again, None where nothing is held."""
-        with self._stream._lock:
-            deadline = self._deadline()
-            if deadline is None or deadline > now:
-                return deadline
-            if self._stream.topic._tells_first:
-                # Rows do not follow lost ones before the user was told: the next call tells, and sends these.
-                return now + 1
-            self.flush()
-            return None
-
-
-def _check_time(row: object, number: int) -> None:
-    """What can be said of a row when it is written, so that it is said there."""
-    if not isinstance(row, Mapping):
-        raise FrameError(f"row {number} is no dict: write {{'time': ..., 'speed': 3}}", row=number)
-    for key, value in row.items():
-        if str(key).lower() in _TIME_NAMES:
-            if value is None or isinstance(value, (str, bytes)):
-                raise FrameError(
-                    f"row {number}: time {value!r} is no time: give a datetime, a pandas.Timestamp or nanoseconds",
-                    column=key,
-                    row=number,
-                )
-            return
-    raise FrameError(f"row {number} has no time: write {{'time': ..., 'speed': 3}}", row=number)
-
-
-class Ticker:
-    """A thread that releases buffers when their time is up. It starts with the first row that is held."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._changed = threading.Condition()
-        self._watched: dict[ParametersBuffer, float] = {}
-        self._thread: threading.Thread | None = None
-        self._closed = False
-
-    def watch(self, buffer: ParametersBuffer, deadline: float) -> None:
-        with self._changed:
-            if self._closed or buffer in self._watched:
-                return
-            self._watched[buffer] = deadline
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
-            self._changed.notify()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                if self._closed:
-                    return
-                now = time.monotonic()
-                due = [buffer for buffer, deadline in self._watched.items() if deadline <= now]
-                if not due:
-                    wait = min(self._watched.values(), default=None)
-                    self._changed.wait(None if wait is None else wait - now)
-                    continue
-                for buffer in due:
-                    del self._watched[buffer]
-            for buffer in due:
-                self._release(buffer)
-
-    def _release(self, buffer: ParametersBuffer) -> None:
-        stream, held = buffer._stream, len(buffer)
-        try:
-            again = buffer._expire(time.monotonic())
-        except DeliveryError as exc:
-            with stream.topic._lock:  # counted where it happened; the next call on the topic raises it
-                stream.topic._failures.append(exc)
-        except Exception as exc:  # nobody is there to catch it: the next call on the topic raises it
-            rows = 1 if isinstance(exc, FrameError) else held
-            stream.topic._fail(stream.topic._failure(stream.stream_id, rows, exc))
-        else:
-            if again is not None:
-                self.watch(buffer, again)
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 def checked_id(stream_id: object) -> str:

@@ -1,4 +1,5 @@
-"""Record batches and the Kafka messages that carry them. No I/O: messages in, record batches out, and the reverse.
+"""Record batches, a stream's story and its end, and the Kafka messages that carry them. No I/O: messages in, record
+batches out, and the reverse.
 
 ``docs/wire-format.md`` describes the format for readers in other languages. What this module holds to:
 
@@ -24,18 +25,22 @@ import pyarrow as pa
 
 from quixframes import frames
 from quixframes.errors import DamagedMessageError, ForeignMessageError, FutureVersionError, MessageTooLargeError
+from quixframes.event_frames import check_events
 from quixframes.kafka import Record
+from quixframes.story import DEFINITIONS, PROPERTIES, Story
 
-__all__ = ["VERSION", "Kind", "Message", "MessageDecoder", "MessageEncoder", "event_times"]
+__all__ = ["VERSION", "Headers", "Kind", "Message", "MessageDecoder", "MessageEncoder", "StreamEndType", "event_times"]
 
 VERSION = 1
 
 Headers = list[tuple[str, bytes]]
+_Fields = dict[str, bytes | None]
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _KEPT_SCHEMAS = 256
 _PREFIX = 8  # bytes before an Arrow IPC message's metadata: a continuation mark, and the metadata's length
-_REQUIRED = ("qf.schema", "qf.rows", "qf.session", "qf.sequence")
+_KEPT_STORIES = 4096
+_NO_STORY = Story()
 # Kafka applies a topic's limit to the batch that a message travels in: that has 61 bytes of its own, and the message
 # has lengths and deltas, its key, and our headers (some 250 bytes; their exact size hangs on the numbers in them).
 _MESSAGE_OVERHEAD = 512
@@ -45,19 +50,41 @@ class Kind(enum.Enum):
     """What a message carries; its name on the wire."""
 
     PARAMETERS = "parameters"
+    EVENTS = "events"
+    PROPERTIES = "properties"
+    """Nothing but the stream's story, which every message tells: for a change that no rows follow at once."""
+    END = "end"
+
+
+class StreamEndType(enum.Enum):
+    """How a stream ended: as it should, by an error, or because its writer was told to stop."""
+
+    Closed = "closed"
+    Aborted = "aborted"
+    Terminated = "terminated"
 
 
 class Message(NamedTuple):
-    """A message that has been read: rows of a stream, and where in the stream's writing they stand.
+    """A message that has been read, and where in the stream's writing it stands.
 
-    ``session`` names one opening of the stream by one writer; ``sequence`` counts its messages from 0.
+    ``batch`` are rows or events; None in the other kinds. ``session`` names one opening of the stream by one writer;
+    ``sequence`` counts its messages from 0. ``story`` is what the stream says of itself; equal ones are one object.
     """
 
     stream_id: str
     kind: Kind
-    batch: pa.RecordBatch
+    batch: pa.RecordBatch | None
     session: str
     sequence: int
+    story: Story
+    end: StreamEndType | None
+
+    @property
+    def entries(self) -> int:
+        """What there is to be finished in it: its rows, its events, or one end."""
+        if self.batch is None:
+            return 0 if self.end is None else 1
+        return int(self.batch.num_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +114,42 @@ class MessageEncoder:
         self._latest = _EncodedSchema.of(pa.schema([]))
 
     def encode(
-        self, batch: pa.RecordBatch, *, stream_id: str, session: str, sequence: int, limit: int
+        self,
+        batch: pa.RecordBatch,
+        *,
+        stream_id: str,
+        session: str,
+        sequence: int,
+        limit: int,
+        kind: Kind = Kind.PARAMETERS,
+        story: Story = _NO_STORY,
     ) -> Iterator[tuple[bytes, Headers, int]]:
-        """The messages for a batch, as (value, headers, rows), cut by rows so that each stays under ``limit`` bytes.
+        """The messages for rows or events, as (value, headers, rows), cut by rows so that each stays under ``limit``
+        bytes.
 
         Messages are numbered from ``sequence`` on, and made as they are asked for, so that a large frame is never held
         twice. A batch without rows gives none. The batch has to have passed :meth:`check`.
         """
-        spare = limit - _MESSAGE_OVERHEAD - len(stream_id.encode())
+        spare = limit - _MESSAGE_OVERHEAD - len(stream_id.encode()) - story.nbytes
         schema = self._schema(batch.schema)
         return (
-            (value, _headers(part, schema.fingerprint, session, sequence + n), part.num_rows)
+            (
+                value,
+                [*_headers(kind, session, sequence + n, story), *_rows_headers(part, schema.fingerprint)],
+                part.num_rows,
+            )
             for n, (part, value) in enumerate(_cut(batch, schema, spare, limit, 0))
         )
 
-    def check(self, batch: pa.RecordBatch, *, stream_id: str, limit: int) -> None:
+    def tell(
+        self, *, session: str, sequence: int, story: Story, end: StreamEndType | None = None
+    ) -> tuple[bytes, Headers]:
+        """A message without rows, as (value, headers): the end of a stream, or no more than its story."""
+        if end is None:
+            return b"", _headers(Kind.PROPERTIES, session, sequence, story)
+        return b"", [*_headers(Kind.END, session, sequence, story), ("qf.end", end.value.encode())]
+
+    def check(self, batch: pa.RecordBatch, *, stream_id: str, limit: int, story: Story = _NO_STORY) -> None:
         """Make sure that each row of a batch fits into a message by itself.
 
         Raises:
@@ -111,6 +159,7 @@ class MessageEncoder:
         # What a message of one row takes beside the row: the schema, Arrow's account of each column with its buffers
         # (each filled up to eight bytes), and the dictionaries.
         fixed = _MESSAGE_OVERHEAD + len(stream_id.encode()) + len(schema.encoded) + 128 * (batch.num_columns + 1)
+        fixed += story.nbytes
         if schema.has_dictionaries:
             fixed += sum(c.dictionary.nbytes + 256 for c in batch.columns if pa.types.is_dictionary(c.type))
         if schema.row_width is not None:
@@ -166,17 +215,23 @@ def _value(batch: pa.RecordBatch, schema: _EncodedSchema) -> bytes:
     return value
 
 
-def _headers(batch: pa.RecordBatch, fingerprint: bytes, session: str, sequence: int) -> Headers:
-    times = event_times(batch)
+def _headers(kind: Kind, session: str, sequence: int, story: Story) -> Headers:
     return [
         ("qf.version", b"%d" % VERSION),
-        ("qf.kind", b"parameters"),
+        ("qf.kind", kind.value.encode()),
+        ("qf.session", session.encode()),
+        ("qf.sequence", b"%d" % sequence),
+        *story.headers,
+    ]
+
+
+def _rows_headers(batch: pa.RecordBatch, fingerprint: bytes) -> Headers:
+    times = event_times(batch)
+    return [
         ("qf.rows", b"%d" % batch.num_rows),
         ("qf.first", b"%d" % times.min()),
         ("qf.last", b"%d" % times.max()),
         ("qf.schema", fingerprint),
-        ("qf.session", session.encode()),
-        ("qf.sequence", b"%d" % sequence),
     ]
 
 
@@ -195,6 +250,7 @@ class MessageDecoder:
 
     def __init__(self) -> None:
         self._schemas: dict[bytes, _KnownSchema] = {}
+        self._stories: dict[tuple[bytes | None, bytes | None], Story] = {(None, None): _NO_STORY}
 
     def decode(self, record: Record) -> Message:
         """Read one message; its topic, partition and offset are only for the error's text.
@@ -209,8 +265,7 @@ class MessageDecoder:
         try:
             if version is None:
                 raise _ForeignError("it has no qf.version header, so quixframes did not write it")
-            _check_version(version, fields.get("qf.kind") or b"")
-            return self._parameters(record.key, record.value, fields)
+            return self._message(record.key, record.value, fields, _kind_of(version, fields.get("qf.kind") or b""))
         except _ForeignError as exc:
             raise ForeignMessageError(str(exc), **_place(record)) from None
         except _FutureError as exc:
@@ -219,18 +274,39 @@ class MessageDecoder:
         except Exception as exc:
             raise DamagedMessageError(f"the message is damaged: {exc}", **_place(record)) from exc
 
-    def _parameters(self, key: bytes | None, value: bytes | None, fields: dict[str, bytes | None]) -> Message:
+    def _message(self, key: bytes | None, value: bytes | None, fields: _Fields, kind: Kind) -> Message:
         if not key:
             raise ValueError("it has no key to name its stream")
+        session, sequence = fields.get("qf.session"), fields.get("qf.sequence")
+        if session is None or sequence is None:
+            raise ValueError("it lacks its qf.session or its qf.sequence header")
+        batch, end = None, None
+        if kind is Kind.PARAMETERS or kind is Kind.EVENTS:
+            batch = self._rows(value, fields, kind)
+        elif kind is Kind.END:
+            end = StreamEndType(str(fields.get("qf.end") or b"", "ascii"))
+        told = (fields.get(PROPERTIES), fields.get(DEFINITIONS))
+        story = self._stories.get(told) or self._story(told, fields)
+        return Message(str(key, "utf-8"), kind, batch, str(session, "ascii"), int(sequence), story, end)
+
+    def _story(self, told: tuple[bytes | None, bytes | None], fields: _Fields) -> Story:
+        if len(self._stories) >= _KEPT_STORIES:
+            self._stories = {(None, None): _NO_STORY}
+        story = self._stories[told] = Story.of(fields)
+        return story
+
+    def _rows(self, value: bytes | None, fields: _Fields, kind: Kind) -> pa.RecordBatch:
+        schema, rows = fields.get("qf.schema"), fields.get("qf.rows")
         if value is None:
             raise ValueError("it has no value")
-        schema, rows, session, sequence = map(fields.get, _REQUIRED)
-        if schema is None or rows is None or session is None or sequence is None:
-            raise ValueError(f"it lacks one of the headers {', '.join(_REQUIRED)}")
+        if schema is None or rows is None:
+            raise ValueError("it lacks its qf.schema or its qf.rows header")
         batch = self._batch(value, schema)
         if batch.num_rows != int(rows):
             raise ValueError(f"its header says {int(rows)} rows, but it holds {batch.num_rows}")
-        return Message(str(key, "utf-8"), Kind.PARAMETERS, batch, str(session, "ascii"), int(sequence))
+        if kind is Kind.EVENTS:
+            check_events(batch)
+        return batch
 
     def _batch(self, value: bytes, fingerprint: bytes) -> pa.RecordBatch:
         known = self._schemas.get(fingerprint)
@@ -300,9 +376,13 @@ class _FutureError(Exception):
     pass
 
 
-def _check_version(version: bytes, kind: bytes) -> None:
-    if version == b"%d" % VERSION and kind == b"parameters":
-        return
+_KINDS = {kind.value.encode(): kind for kind in Kind}
+
+
+def _kind_of(version: bytes, kind: bytes) -> Kind:
+    known = _KINDS.get(kind)
+    if version == b"%d" % VERSION and known is not None:
+        return known
     if not version.isdigit() or int(version) < 1:
         raise _ForeignError(f"its qf.version header is {version[:20]!r}, which quixframes never writes")
     if int(version) > VERSION:
