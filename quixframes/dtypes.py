@@ -19,6 +19,8 @@ descriptor         Arrow type                               pandas dtype
 ``object[bytes]``  large_binary                             object holding bytes
 ``category:D:V``   dictionary, ordered or not               categorical; D is the digest of its categories, V the
                                                             descriptor of their dtype (empty for an Arrow dtype)
+``tag:S``          dictionary of large_string               that of a column of tags; S is the descriptor or, for an
+                                                            Arrow dtype, the Arrow type of its strings
 none               any flat type                            ArrowDtype of exactly that type
 =================  =======================================  ========================================================
 
@@ -26,7 +28,8 @@ Invariants.
 
 - Arrow type, nullability and descriptor follow from the pandas dtype alone, never from the values: so two batches have
   equal schemas exactly when their dtypes are identical. (The one exception is ``object``, which pandas does not tell
-  apart: it is ``object[bytes]`` when bytes are among the values, else ``object[str]``.)
+  apart: it is ``object[bytes]`` when bytes are among the values, else ``object[str]``; and among tags
+  ``tag:object[str]`` unless NaN or NA are among the values.)
 - What is encoded shares no memory with a NumPy array of the caller, who may go on to change it.
 - What is decoded is writable, and shares no memory with a message of which it is a small part.
 """
@@ -52,6 +55,8 @@ from quixframes.rules import (
     NUMPY_BY_TYPE,
     OBJECTS,
     STRINGS,
+    TAGS,
+    TEXT_ADVICE,
     Rule,
     nullable_rule,
     numpy_rule,
@@ -60,7 +65,7 @@ from quixframes.rules import (
 )
 from quixframes.zones import ZONES, zone_named, zoned_rule, zoned_rule_of
 
-__all__ = ["check_array", "rule_for", "rule_of"]
+__all__ = ["check_array", "rule_for", "rule_of", "tag_rule_of"]
 
 KEPT = 65_536  # bytes of categories up to which a dtype is kept for the next batch
 
@@ -248,6 +253,27 @@ def rule_of(dtype: Any, column: object) -> Rule:
     raise refuse(column, f"the dtype {dtype} is not carried", "convert it with .astype()")
 
 
+def tag_rule_of(dtype: Any, column: object) -> Rule:
+    """The rule of the pandas dtype of a tag (any but object: see `object_tag_rule`). Raises FrameError for no text.
+
+    Strings become a dictionary; what is a dictionary of strings already, such as a categorical, travels as it is.
+
+    >>> tag_rule_of(pd.StringDtype("python"), "TAG__lap").descriptor
+    b'tag:string[python]'
+    """
+    rule = rule_of(dtype, column)
+    tag = TAGS.get(b"tag:" + (str(rule.type).encode() if rule.descriptor is None else rule.descriptor))
+    if tag is not None:
+        return tag
+    if not pa.types.is_dictionary(rule.type) or not _is_text(rule.type.value_type):
+        raise refuse(column, f"its dtype is {dtype!s:.80}", TEXT_ADVICE)
+    return rule
+
+
+def _is_text(arrow: pa.DataType) -> bool:
+    return arrow in (pa.string(), pa.large_string(), pa.string_view())
+
+
 def rule_for(field: pa.Field) -> Rule:
     """The rule of an Arrow field that may come from anywhere. Raises FrameError for one that is not understood."""
     metadata = field.metadata or {}
@@ -275,6 +301,8 @@ def _described_rule(field: pa.Field, descriptor: bytes) -> Rule | None:
         return string_rule(descriptor)
     if descriptor in (b"object[str]", b"object[bytes]"):
         return OBJECTS[descriptor[7:-1].decode()]
+    if descriptor in TAGS:
+        return TAGS[descriptor]
     if descriptor in ZONES and pa.types.is_timestamp(arrow) and arrow.tz is not None:
         zone = zone_named(descriptor, arrow.tz)
         return None if zone is None else zoned_rule(pd.DatetimeTZDtype(arrow.unit, zone), descriptor, arrow.tz)

@@ -31,11 +31,11 @@ import pandas as pd
 import pyarrow as pa
 
 from quixframes.columns import NAT, OBJECT, refuse, values_of
-from quixframes.dtypes import check_array, rule_for, rule_of
+from quixframes.dtypes import check_array, rule_for, rule_of, tag_rule_of
 from quixframes.errors import FrameError
-from quixframes.record_batches import compacted, concat, keep_rows, row_nbytes, row_width
-from quixframes.rows import array_of, collect, times_of_rows
-from quixframes.rules import PLAIN, Rule, object_rule
+from quixframes.record_batches import compacted, concat, keep_rows, row_nbytes, row_width, trimmed
+from quixframes.rows import array_of, collect, texts_of, times_of_rows
+from quixframes.rules import PLAIN, TAG, Rule, object_rule, object_tag_rule, text_dtype
 from quixframes.split import split_by
 from quixframes.times import TO_DATETIME, time_ns
 
@@ -51,6 +51,7 @@ __all__ = [
     "row_nbytes",
     "row_width",
     "split_by",
+    "trimmed",
 ]
 
 TIME = "time"
@@ -74,15 +75,17 @@ def _remember(cache: dict[Any, Any], key: Any, value: Any) -> Any:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Layout:
-    """Where the time is (a position among the columns, or None for the index), and the names of the others."""
+class Layout:
+    """Where the time is (a position among the columns, or None for the index), the names of the others, and which of
+    these are tags."""
 
     columns: tuple[str, ...]
     time: int | None
     names: tuple[str, ...]
+    tags: frozenset[str]
 
 
-def _layout(names: tuple[Any, ...], index_is_time: bool) -> _Layout:
+def layout_of(names: tuple[Any, ...], index_is_time: bool) -> Layout:
     """Names checked, time found. Raises FrameError for names that cannot be columns, and for no time or two."""
     seen: set[str] = set()
     for name in names:
@@ -112,7 +115,8 @@ def _layout(names: tuple[Any, ...], index_is_time: bool) -> _Layout:
             f"datetime; for times in another column or in the index, {TO_DATETIME}"
         )
     time = found[0] if found else None
-    return _Layout(names, time, tuple(name for position, name in enumerate(names) if position != time))
+    tags = frozenset(name for name in names if name.startswith(TAG))
+    return Layout(names, time, tuple(name for position, name in enumerate(names) if position != time), tags)
 
 
 def _is_time(index: pd.Index[Any]) -> bool:
@@ -144,12 +148,13 @@ class FrameEncoder:
     """
 
     def __init__(self) -> None:
-        self._layouts: dict[tuple[int, bool], tuple[Any, _Layout]] = {}  # by id of columns, which the value keeps alive
-        self._known_layouts: dict[tuple[tuple[Any, ...], bool], _Layout] = {}
-        self._rules: dict[int, tuple[Any, Rule]] = {}  # by id of the dtype, which the value keeps alive
+        self._layouts: dict[tuple[int, bool], tuple[Any, Layout]] = {}  # by id of columns, which the value keeps alive
+        self._known_layouts: dict[tuple[tuple[Any, ...], bool], Layout] = {}
+        # By id of the dtype, which the value keeps alive, and by whether it is a tag's.
+        self._rules: dict[tuple[int, bool], tuple[Any, Rule]] = {}
         self._known_rules: dict[tuple[Any, bytes | None], Rule] = {}
         self._schemas: dict[tuple[tuple[str, ...], tuple[Rule, ...]], pa.Schema] = {}
-        self._text = pd.Series(["text"]).dtype  # pandas' own dtype for strings, by version and options
+        self._text = text_dtype()
 
     def encode(self, frame: pd.DataFrame, *, epoch: int = 0) -> pa.RecordBatch:
         """The frame as a ``pa.RecordBatch``.
@@ -166,24 +171,33 @@ class FrameEncoder:
             dtypes[layout.time] = None
         else:
             time = time_ns(values_of(index), epoch, "index" if index.name is None else index.name)
-            if len(set(map(id, dtypes))) == 1 and isinstance(dtypes[0], np.dtype) and dtypes[0] in PLAIN:
-                rule = self._rule_of(dtypes[0], layout.names[0])  # numbers of one kind, as most small frames have
+            one = len(set(map(id, dtypes))) == 1 and not layout.tags
+            if one and isinstance(dtypes[0], np.dtype) and dtypes[0] in PLAIN:
+                rule = self._rule_of(
+                    dtypes[0], layout.names[0], False
+                )  # numbers of one kind, as most small frames have
                 return self._assemble(layout.names, (rule,) * len(dtypes), time, _block_arrays(frame, rule))
         rules: list[Rule] = []
         arrays: list[Any] = []
-        for _, run in groupby(range(len(dtypes)), lambda at: id(dtypes[at])):
+        columns, tags = layout.columns, layout.tags
+        for (_, tag), run in groupby(range(len(dtypes)), lambda at: (id(dtypes[at]), columns[at] in tags)):
             first, *more = run
-            dtype, names = dtypes[first], layout.columns[first : first + 1 + len(more)]
+            dtype, names = dtypes[first], columns[first : first + 1 + len(more)]
             if dtype is None:
                 continue
-            if isinstance(dtype, np.dtype) and dtype in PLAIN and (len(names) >= RUN or len(names) == len(dtypes)):
+            if (
+                not tag
+                and isinstance(dtype, np.dtype)
+                and dtype in PLAIN
+                and (len(names) >= RUN or len(names) == len(dtypes))
+            ):
                 part = frame if len(names) == len(dtypes) else frame.iloc[:, first : first + len(names)]
-                rule = self._rule_of(dtype, names[0])
+                rule = self._rule_of(dtype, names[0], False)
                 rules += [rule] * len(names)
                 arrays += _block_arrays(part, rule)
             else:
                 for name in names:
-                    self._encode_column(name, dtype, values_of(frame[name]), rules, arrays)
+                    self._encode_column(name, dtype, values_of(frame[name]), tag, rules, arrays)
         return self._assemble(layout.names, tuple(rules), time, arrays)
 
     def encode_rows(self, rows: Sequence[Mapping[str, Any]], *, epoch: int = 0) -> pa.RecordBatch:
@@ -204,7 +218,8 @@ class FrameEncoder:
         timedelta  timedelta64, as pandas reads such a list  the same with NaT
         =========  ========================================  =====================
 
-        A NaN is a value among floats, and missing among anything else. NumPy's scalars count as the kind that they are.
+        Tags, whose names begin with ``TAG__``, are str or missing. A NaN is a value among floats, and missing among
+        anything else. NumPy's scalars count as the kind that they are.
         No other kinds are mixed: a bool among numbers is an error, and so is an int among floats that a float64 may not
         hold exactly. A column with nothing but missing values is float64. Raises `FrameError`.
 
@@ -218,11 +233,12 @@ class FrameEncoder:
         rules: list[Rule] = []
         arrays: list[Any] = []
         for name in layout.names:
-            values = array_of(columns[name], name, self._text)
-            self._encode_column(name, values.dtype, values, rules, arrays)
+            tag = name in layout.tags
+            values = texts_of(columns[name], name, self._text) if tag else array_of(columns[name], name, self._text)
+            self._encode_column(name, values.dtype, values, tag, rules, arrays)
         return self._assemble(layout.names, tuple(rules), time, arrays)
 
-    def _layout_of(self, columns: pd.Index[Any], index_is_time: bool) -> _Layout:
+    def _layout_of(self, columns: pd.Index[Any], index_is_time: bool) -> Layout:
         found = self._layouts.get((id(columns), index_is_time))
         if found is not None and found[0] is columns:  # the slices of a frame share its columns
             return found[1]
@@ -235,23 +251,28 @@ class FrameEncoder:
         _remember(self._layouts, (id(columns), index_is_time), (columns, layout))
         return layout
 
-    def _layout_of_names(self, names: tuple[Any, ...], index_is_time: bool) -> _Layout:
+    def _layout_of_names(self, names: tuple[Any, ...], index_is_time: bool) -> Layout:
         key = (names, index_is_time)
-        return self._known_layouts.get(key) or _remember(self._known_layouts, key, _layout(names, index_is_time))
+        return self._known_layouts.get(key) or _remember(self._known_layouts, key, layout_of(names, index_is_time))
 
-    def _rule_of(self, dtype: Any, name: str) -> Rule:
-        found = self._rules.get(id(dtype))
+    def _rule_of(self, dtype: Any, name: str, tag: bool) -> Rule:
+        found = self._rules.get((id(dtype), tag))
         if found is not None and found[0] is dtype:
             return found[1]
-        rule = rule_of(dtype, name)
+        rule = tag_rule_of(dtype, name) if tag else rule_of(dtype, name)
         rule = self._known_rules.get((rule.type, rule.descriptor)) or _remember(
             self._known_rules, (rule.type, rule.descriptor), rule
         )
-        _remember(self._rules, id(dtype), (dtype, rule))
+        _remember(self._rules, (id(dtype), tag), (dtype, rule))
         return rule
 
-    def _encode_column(self, name: str, dtype: Any, values: Any, rules: list[Rule], arrays: list[Any]) -> None:
-        rule = object_rule(values, name) if dtype == OBJECT else self._rule_of(dtype, name)
+    def _encode_column(
+        self, name: str, dtype: Any, values: Any, tag: bool, rules: list[Rule], arrays: list[Any]
+    ) -> None:
+        if dtype == OBJECT:
+            rule = (object_tag_rule if tag else object_rule)(values, name)
+        else:
+            rule = self._rule_of(dtype, name, tag)
         rules.append(rule)
         arrays.append(rule.encode(values, name))
 
@@ -260,8 +281,12 @@ class FrameEncoder:
         if schema is None:
             fields = [rule.field(name) for name, rule in zip(names, rules, strict=True)]
             schema = _remember(self._schemas, (names, rules), pa.schema([TIME_FIELD, *fields]))
-        times = pa.Array.from_buffers(TIME_TYPE, len(time), [None, pa.py_buffer(time)], 0)
-        return pa.RecordBatch.from_arrays([times, *arrays], schema=schema)
+        return pa.RecordBatch.from_arrays([times_array(time), *arrays], schema=schema)
+
+
+def times_array(time: Any) -> Any:
+    """The column of the time, of the nanoseconds that `time_ns` gives."""
+    return pa.Array.from_buffers(TIME_TYPE, len(time), [None, pa.py_buffer(time)], 0)
 
 
 def _dtypes_of(frame: pd.DataFrame) -> list[Any]:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quixframes.errors import FrameError
-from quixframes.rules import KEY, OBJECTS
+from quixframes.rules import KEY, OBJECTS, TAG_TYPE
 
-__all__ = ["compacted", "concat", "keep_rows", "row_nbytes", "row_width"]
+__all__ = ["compacted", "concat", "keep_rows", "row_nbytes", "row_width", "trimmed"]
 
 OBJECT_DESCRIPTORS = {rule.descriptor for rule in OBJECTS.values()}
 
@@ -43,10 +43,35 @@ def concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
 
 def compacted(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The same rows and columns in memory of their own: a slice or a selection keeps alive what it was taken from."""
+    batch = trimmed(batch)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:
         stream.write_batch(batch)
     return pa.ipc.open_stream(sink.getvalue()).read_next_batch()
+
+
+def trimmed(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows and columns, without what a slice has of the tags of other rows: a dictionary with more values than
+    there are rows that have one becomes one of the values that are used. So a single row has no value but its own.
+
+    >>> tags = pa.array(["a", "b", "c"], TAG_TYPE)
+    >>> trimmed(pa.record_batch({"TAG__lap": tags}).slice(2)).column(0).dictionary.to_pylist()
+    ['c']
+    """
+    arrays = [_trimmed(field, array) for field, array in zip(batch.schema, batch.columns, strict=True)]
+    if all(array is None for array in arrays):
+        return batch
+    arrays = [array if new is None else new for array, new in zip(batch.columns, arrays, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
+
+
+def _trimmed(field: Any, array: Any) -> Any:
+    """None where there is nothing to do."""
+    if field.type != TAG_TYPE or len(array.dictionary) <= len(array) - array.null_count:
+        return None
+    if (field.metadata or {}).get(KEY, b"").startswith(b"category:"):  # its values are part of its dtype
+        return None
+    return array.dictionary_decode().dictionary_encode()
 
 
 def keep_rows(batch: pa.RecordBatch, mask: npt.NDArray[np.bool_]) -> pa.RecordBatch:

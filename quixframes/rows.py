@@ -13,9 +13,10 @@ import pandas as pd
 
 from quixframes.columns import OBJECT, refuse, values_of
 from quixframes.errors import FrameError
+from quixframes.rules import TEXT_ADVICE
 from quixframes.times import TO_DATETIME, missing_time
 
-__all__ = ["array_of", "collect", "kind_of", "times_of_rows"]
+__all__ = ["array_of", "collect", "kind_of", "texts_of", "times_of_rows"]
 
 MAX = 2**63 - 1  # of an int64
 
@@ -95,6 +96,27 @@ def array_of(values: list[Any], column: str, text: Any) -> Any:
         return _texts(values, text) if kind == "str" else ROW_ARRAYS[kind](values, missing)
     except (OverflowError, ValueError, TypeError) as error:
         raise refuse(column, f"the values fit in no one dtype ({error})", "give them one type and range") from error
+
+
+def texts_of(values: list[Any], column: str, text: Any) -> Any:
+    """A tag of dicts as an array of ``text``, pandas' dtype for strings. FrameError for what is no str and not missing.
+
+    >>> texts_of(["12", None, float("nan")], "TAG__lap", OBJECT)
+    array(['12', None, None], dtype=object)
+    """
+    if not set(map(type, values)) <= {str, type(None)}:
+        values = [_text_or_none(value, column, row) for row, value in enumerate(values)]
+    return _texts(values, text)
+
+
+def _text_or_none(value: Any, column: str, row: int) -> str | None:
+    kind = kind_of(type(value))
+    if kind == "str":
+        text: str = value
+        return text
+    if type(value) in ABSENT or (kind == "float" and value != value):
+        return None
+    raise refuse(column, f"{value!r:.80} is a {type(value).__name__}", TEXT_ADVICE, row)
 
 
 def _check_exact(values: list[Any], column: str) -> None:

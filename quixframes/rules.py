@@ -1,9 +1,13 @@
-"""A `Rule` for each pandas dtype, and those of NumPy's own, nullable, string and object dtypes.
+"""A `Rule` for each pandas dtype, and those of NumPy's own, nullable, string and object dtypes, and of tags.
 
 An object column tells None, NaN and NA apart. All three are null to Arrow, and to any other language; which one it was
 stands in the bytes *under* the null, which Arrow ignores: none for None, ``NaN``, ``NA``. Slicing, concatenating and
 IPC keep those bytes; kernels such as take and filter do not (see `record_batches.keep_rows`), and without them the
 value comes back as None.
+
+A tag is text of few distinct values, and travels as a dictionary of these. Arrow puts dictionaries together by turning
+indices into others, and may do what it likes with those of nulls; so an object column of tags is a dictionary where all
+that is missing in it is None, and where it holds NaN or NA it travels as any object column does.
 """
 
 from __future__ import annotations
@@ -28,11 +32,17 @@ __all__ = [
     "OBJECTS",
     "PLAIN",
     "STRINGS",
+    "TAG",
+    "TAGS",
+    "TAG_TYPE",
+    "TEXT_ADVICE",
     "Rule",
     "nullable_rule",
     "numpy_rule",
     "object_rule",
+    "object_tag_rule",
     "string_rule",
+    "text_dtype",
 ]
 
 KEY = b"pandas"  # the one key of a field's metadata
@@ -143,10 +153,15 @@ def _string_dtypes() -> dict[bytes, Any]:
 STRINGS = _string_dtypes()
 
 
-def _utf8(values: Any, column: object) -> Any:
-    """A large_string array of an object array of str and missing values."""
+def text_dtype() -> Any:
+    """The dtype that pandas itself gives to strings, by its version and options."""
+    return pd.Series(["text"]).dtype
+
+
+def _utf8(values: Any, column: object, arrow: Any = pa.large_string()) -> Any:  # noqa: B008 (a constant)
+    """A large_string array, or a dictionary of that, of an object array of str and missing values."""
     try:
-        return pa.array(values, type=pa.large_string(), from_pandas=True)
+        return pa.array(values, type=arrow, from_pandas=True)
     except UnicodeEncodeError:
         row = next(row for row, value in enumerate(values) if isinstance(value, str) and not _encodable(value))
         raise refuse(
@@ -257,4 +272,93 @@ def _object_fault(values: Any, missing: Any, column: object) -> FrameError:
         first = first or kind
         if kind != first:
             return refuse(column, f"{kind} among {first} in an object column", OBJECT_ADVICE, row)
+    raise AssertionError("the caller found a fault")
+
+
+# --- tags -------------------------------------------------------------------------------------------------------------
+
+TAG = "TAG__"
+"""What the name of a tag's column begins with."""
+
+TAG_TYPE = pa.dictionary(pa.int32(), pa.large_string())
+TEXT_ADVICE = "it has to be text: convert it with .astype(str), or write str(value)"
+PLAIN_TEXT = {str, np.str_, type(None)}  # the types in a column of objects that is the usual one
+
+
+def _encode_tags(values: Any, column: object) -> pa.Array:
+    return _utf8(np.asarray(values, dtype=object), column, TAG_TYPE)
+
+
+def _encode_arrow_tags(values: Any, column: object) -> pa.Array:
+    array = flat(values, column)
+    return (array if array.type == pa.large_string() else array.cast(pa.large_string())).dictionary_encode()
+
+
+def _objects_of_tags(array: pa.Array, missing: Any) -> Any:
+    """The values as an array of objects, in which a value that comes again is the same object."""
+    if len(array.dictionary) > len(array):  # a slice of many rows: not all that they have
+        values = array.dictionary_decode().to_numpy(zero_copy_only=False)
+        values = values if values.flags.writeable else values.copy()
+        if array.null_count:
+            values[nulls(array)] = missing
+        return values
+    values = np.empty(len(array.dictionary) + 1, object)
+    values[:-1] = array.dictionary.to_numpy(zero_copy_only=False)
+    values[-1] = missing
+    places = bits(array.indices, np.dtype(np.int32))
+    if array.null_count:
+        places[nulls(array)] = -1
+    return values.take(places)
+
+
+def _string_tag_rule(descriptor: bytes) -> Rule:
+    of = STRINGS[descriptor]
+    missing = pd.NA if descriptor.startswith(b"string") else np.nan
+
+    def decode(array: pa.Array) -> Any:
+        return pd.array(_objects_of_tags(array, missing), dtype=of, copy=False)
+
+    if descriptor.endswith(b"[pyarrow]"):
+        return _arrow_tag_rule(descriptor, of, pa.large_string())
+    return Rule(of, TAG_TYPE, b"tag:" + descriptor, _encode_tags, decode)
+
+
+def _arrow_tag_rule(descriptor: bytes, dtype: Any, arrow: Any) -> Rule:
+    def decode(array: pa.Array) -> Any:
+        values = array.dictionary_decode()
+        return dtype.__from_arrow__(values if values.type == arrow else values.cast(arrow))
+
+    return Rule(dtype, TAG_TYPE, b"tag:" + descriptor, _encode_arrow_tags, decode)
+
+
+def _tag_rules() -> dict[bytes, Rule]:
+    found = [_string_tag_rule(descriptor) for descriptor in STRINGS]
+    found += [
+        _arrow_tag_rule(str(arrow).encode(), pd.ArrowDtype(arrow), arrow)
+        for arrow in (pa.string(), pa.large_string(), pa.string_view())
+    ]
+    found.append(Rule(OBJECT, TAG_TYPE, b"tag:object[str]", _encode_tags, lambda array: _objects_of_tags(array, None)))
+    return {rule.descriptor or b"": rule for rule in found}
+
+
+TAGS = _tag_rules()
+"""The rules of tags by descriptor: ``tag:`` and the descriptor, or the Arrow type, of the strings."""
+
+
+def object_tag_rule(values: Any, column: object) -> Rule:
+    """The rule of an object column of tags, by its values: str beside None, or beside NaN and NA as well."""
+    kinds = set(map(type, values.tolist()))
+    if kinds <= PLAIN_TEXT:
+        return TAGS[b"tag:object[str]"]
+    present = set(map(type, values[~pd.isna(values)].tolist()))
+    if not present <= PLAIN_TEXT or not kinds <= PLAIN_TEXT | HIDDEN.keys():
+        raise _tag_fault(values, column)
+    return OBJECTS["str"]
+
+
+def _tag_fault(values: Any, column: object) -> FrameError:
+    """The error about the first value of an object column of tags that is neither a str nor missing."""
+    for row, value in enumerate(values):
+        if type(value) not in PLAIN_TEXT and not (type(value) in HIDDEN and pd.isna(value)):
+            return refuse(column, f"{value!r:.80} is a {type(value).__name__}", TEXT_ADVICE, row)
     raise AssertionError("the caller found a fault")

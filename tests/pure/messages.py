@@ -64,10 +64,13 @@ def rich_frame() -> pd.DataFrame:
         ),
         "date": pd.array([dt.date(2026, 1, 1), None, dt.date(1900, 2, 3)], dtype=pd.ArrowDtype(pa.date32())),
         "TAG__lap": pd.array(["1", "1", "2"], dtype="string[python]"),
+        "TAG__driver": np.zeros(3),
+        "TAG__tyre": pd.array(["soft", None, "soft"], dtype=pd.ArrowDtype(pa.string())),
     }
     frame = pd.DataFrame(columns, index=index)
     # As a Series: an array of text would become pandas 3's own dtype for it.
     frame["object"] = pd.Series(["a", None, np.nan], index, dtype=object)
+    frame["TAG__driver"] = pd.Series([None, "Ann", "Ann"], index, dtype=object)
     return frame
 
 
