@@ -76,6 +76,7 @@ class Gatherer:
         # When each open stream spoke last, the one that has been silent longest first.
         self._spoke: OrderedDict[str, float] = OrderedDict()
         self.fault_counts: dict[str, Counts] = {}
+        self._fault: SequenceError | None = None
         self.bad_messages = 0
 
     @property
@@ -122,6 +123,10 @@ class Gatherer:
         self._records.popleft()
         return True
 
+    def raised(self) -> None:
+        """The error of the last step reached the user: a fault in a stream's order is told once, and passed over."""
+        self._fault = None
+
     def reached(self, assignment: Assignment) -> bool:
         """Whether a message at the end of the loop's range has been met in this partition."""
         return assignment in self._reached
@@ -156,6 +161,8 @@ class Gatherer:
         if self._ranges is None:
             self._ranges = self._enter(assignment, record.offset, message.entries, message.stream_id)
             self._judge(assignment, message, record.offset)
+        if self._fault is not None:
+            raise self._fault
         self._assembler.add(assignment, message, record.offset, self._ranges)
         self._ranges = None
 
@@ -181,7 +188,7 @@ class Gatherer:
         if callable(self._faults.report):
             self._faults.report(fault)
         elif self._faults.report == "raise":
-            raise SequenceError(fault)
+            self._fault = SequenceError(fault)
         else:
             log.warning("%s", fault)
 

@@ -216,6 +216,7 @@ class InputTopic(Closing):
                 # The good rows before it are not held back by it: they go first, and the next call meets it again.
                 gatherer.release_held("error")
                 if not gatherer.ready:
+                    gatherer.raised()
                     raise
                 return True
             now = time.monotonic()

@@ -1,0 +1,68 @@
+"""What is missing, repeated or out of order is noticed where it happens, and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quixframes import FaultKind
+from quixframes.sequence import Counts, SequenceTracker
+
+
+def see(numbers: list[int], session: str = "a") -> tuple[list[tuple[int, FaultKind, int]], dict[str, Counts]]:
+    """The faults as (position, kind, messages), and the counts."""
+    tracker = SequenceTracker("engine", 0)
+    faults = []
+    for offset, number in enumerate(numbers):
+        fault = tracker.see("car", session, number, offset)
+        if fault is not None:
+            assert (fault.offset, fault.found, fault.session) == (offset, number, session)
+            faults.append((offset, fault.kind, fault.messages))
+    return faults, tracker.counts
+
+
+MISSING, REPEATED, LATE = FaultKind.Missing, FaultKind.Repeated, FaultKind.OutOfOrder
+CASES = [
+    ([0, 1, 2, 3], [], (0, 0, 0)),
+    ([57, 58, 59], [], (0, 0, 0)),  # where reading begins
+    ([0, 2], [(1, MISSING, 1)], (1, 0, 0)),
+    ([0, 5, 6], [(1, MISSING, 4)], (4, 0, 0)),
+    ([0, 1, 1, 2], [(2, REPEATED, 1)], (0, 1, 0)),
+    ([0, 2, 1, 3], [(1, MISSING, 1), (2, LATE, 1)], (0, 0, 1)),  # two were swapped
+    ([0, 3, 2, 2, 4], [(1, MISSING, 2), (2, LATE, 1), (3, REPEATED, 1)], (1, 1, 1)),
+    ([5, 4, 6], [(1, LATE, 1)], (0, 0, 1)),
+]
+
+
+@pytest.mark.parametrize(("numbers", "faults", "counts"), CASES)
+def test_each_fault_is_reported_where_it_is_noticed(
+    numbers: list[int], faults: list[tuple[int, FaultKind, int]], counts: tuple[int, int, int]
+) -> None:
+    found, counted = see(numbers)
+    assert found == faults
+    assert counted.get("car", Counts()) == Counts(*counts)
+
+
+def test_a_new_session_is_no_gap_and_streams_and_sessions_do_not_mix() -> None:
+    tracker = SequenceTracker("engine", 0)
+    told = [("a", "s1", 0), ("b", "s9", 4), ("a", "s2", 0), ("a", "s1", 1), ("a", "s2", 1), ("b", "s9", 5), ("a", "s1", 2)]
+    assert [tracker.see(*each, offset) for offset, each in enumerate(told)] == [None] * len(told)
+
+
+def test_a_fault_says_what_and_where_in_words() -> None:
+    tracker = SequenceTracker("engine", 3)
+    tracker.see("car-44", "s", 7, 100)
+    assert str(tracker.see("car-44", "s", 10, 101)) == (
+        "engine[3]@101: stream 'car-44': 2 messages are missing before this one (number 10, 8 was to come)"
+    )
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=60))
+def test_counts_add_up_for_any_numbers(numbers: list[int]) -> None:
+    """Every message is the next one, or is reported once; those that never came are those that are counted missing."""
+    faults, counted = see(numbers)
+    counts = counted.get("car", Counts())
+    assert counts.repeated + counts.out_of_order == sum(kind is not MISSING for _, kind, _ in faults)
+    expected = set(range(numbers[0], max(numbers) + 1)) - set(numbers)
+    assert counts.missing == len(expected)
