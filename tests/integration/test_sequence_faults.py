@@ -1,4 +1,4 @@
-"""Messages that are missing, repeated or out of order are reported with stream and offset; a clean topic reports none."""
+"""Messages that are missing, repeated or out of order are reported with stream and offset; nothing else is."""
 
 from __future__ import annotations
 
@@ -73,9 +73,7 @@ def test_a_fault_is_logged_unless_it_is_asked_for_otherwise(
     with caplog.at_level(logging.WARNING), client.open_input_topic(topic, None) as opened:
         assert sum(len(batch) for batch in opened.batches(until="now")) == 18
     (text,) = [record.message for record in caplog.records if record.name.startswith("quixframes")]
-    assert text == (
-        f"{topic}[0]@3: stream 'car-44': 1 message is missing before this one (number 4, 3 was to come)"
-    )
+    assert text == (f"{topic}[0]@3: stream 'car-44': 1 message is missing before this one (number 4, 3 was to come)")
 
 
 def test_a_fault_that_raises_loses_no_row(client: qf.StreamingClient, tampered: Any, group: str) -> None:

@@ -140,11 +140,14 @@ def test_an_end_comes_once_to_a_group_and_again_to_another(
 def test_leaving_a_streams_block_ends_it(
     client: qf.StreamingClient, topic: str, error: type[BaseException] | None, end: qf.StreamEndType
 ) -> None:
-    with client.open_output_topic(topic) as out, contextlib.suppress(RuntimeError, KeyboardInterrupt):
-        with out.create_stream("car-44") as car:
-            car.parameters.write({"time": 0, "speed": 1.0})
-            if error is not None:
-                raise error
+    with (
+        client.open_output_topic(topic) as out,
+        contextlib.suppress(RuntimeError, KeyboardInterrupt),
+        out.create_stream("car-44") as car,
+    ):
+        car.parameters.write({"time": 0, "speed": 1.0})
+        if error is not None:
+            raise error
     assert [batch.closed for batch in everything(client, topic, None)] == [end]
 
 

@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from quixframes.event_frames import encode_events
 from quixframes.frames import FrameEncoder
-from quixframes.wire import MessageEncoder
+from quixframes.story import EventDefinition, EventLevel, ParameterDefinition, Story, StreamProperties
+from quixframes.wire import Kind, MessageEncoder, StreamEndType
 
 SESSION = "00112233aabbccdd"
 LIMIT = 1_000_000
@@ -83,3 +85,27 @@ def messages_of(frame: pd.DataFrame, *, stream: str = "car-44", sequence: int = 
 def message_of(frame: pd.DataFrame) -> Sent:
     (message,) = messages_of(frame)
     return message
+
+
+STORY = (
+    Story(StreamProperties("Car 44", metadata={"tyres": "soft"}))
+    .with_parameter(ParameterDefinition("speed", unit="km/h", range=(0, 400)))
+    .with_event(EventDefinition("pit-stop", level=EventLevel.Warning))
+)
+EVENTS = [
+    {"time": 5, "id": "pit-stop", "value": "tyres", "tags": {"lap": "12"}},
+    {"time": 3, "id": "flag", "value": None},
+]
+
+
+def told(end: StreamEndType | None) -> Sent:
+    value, headers = MessageEncoder().tell(session=SESSION, sequence=8, story=STORY, end=end)
+    return Sent(b"car-44", value, headers)
+
+
+def events_message() -> Sent:
+    ((value, headers, _),) = MessageEncoder().encode(
+        encode_events(EVENTS),
+        stream_id="car-44", session=SESSION, sequence=9, limit=LIMIT, kind=Kind.EVENTS, story=STORY,
+    )  # fmt: skip
+    return Sent(b"car-44", value, headers)

@@ -46,7 +46,15 @@ def test_each_fault_is_reported_where_it_is_noticed(
 
 def test_a_new_session_is_no_gap_and_streams_and_sessions_do_not_mix() -> None:
     tracker = SequenceTracker("engine", 0)
-    told = [("a", "s1", 0), ("b", "s9", 4), ("a", "s2", 0), ("a", "s1", 1), ("a", "s2", 1), ("b", "s9", 5), ("a", "s1", 2)]
+    told = [
+        ("a", "s1", 0),
+        ("b", "s9", 4),
+        ("a", "s2", 0),
+        ("a", "s1", 1),
+        ("a", "s2", 1),
+        ("b", "s9", 5),
+        ("a", "s1", 2),
+    ]
     assert [tracker.see(*each, offset) for offset, each in enumerate(told)] == [None] * len(told)
 
 

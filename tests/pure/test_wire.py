@@ -19,9 +19,21 @@ from quixframes import (
     MessageTooLargeError,
     WireError,
 )
+from quixframes.event_frames import decode_events
 from quixframes.frames import FrameDecoder, FrameEncoder
-from quixframes.wire import Kind, Message, MessageDecoder, MessageEncoder
-from tests.pure.messages import SESSION, Sent, message_of, messages_of, plain_frame, rich_frame
+from quixframes.story import Story, StreamProperties
+from quixframes.wire import Kind, Message, MessageDecoder, MessageEncoder, StreamEndType
+from tests.pure.messages import (
+    SESSION,
+    STORY,
+    Sent,
+    events_message,
+    message_of,
+    messages_of,
+    plain_frame,
+    rich_frame,
+    told,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -203,7 +215,7 @@ def test_a_fingerprint_that_belongs_to_another_schema_misleads_nobody() -> None:
     assert FrameDecoder().decode(read(GOOD, decoder).batch)["gear"].dtype == np.int8
 
 
-CORPUS = [message_of(plain_frame()), message_of(plain_frame(1)), message_of(rich_frame())]
+CORPUS = [message_of(plain_frame()), message_of(plain_frame(1)), message_of(rich_frame()), events_message()]
 
 
 def survive(message: Sent, decoder: MessageDecoder) -> None:
@@ -212,16 +224,15 @@ def survive(message: Sent, decoder: MessageDecoder) -> None:
         batch = decoder.decode(message).batch
     except WireError:
         return
-    frame = FrameDecoder().decode(batch)
-    assert len(frame) == batch.num_rows
+    assert batch is None or len(FrameDecoder().decode(batch)) == batch.num_rows
 
 
 @given(st.data())
 @settings(max_examples=1_000)
 def test_no_mutation_of_a_message_breaks_the_decoder(data: st.DataObject) -> None:
-    message = data.draw(st.sampled_from(CORPUS))
+    message = data.draw(st.sampled_from([*CORPUS, told(None), told(StreamEndType.Closed)]))
     value = bytearray(message.value or b"")
-    for _ in range(data.draw(st.integers(0, 4))):
+    for _ in range(data.draw(st.integers(0, 4)) if value else 0):
         at = data.draw(st.integers(0, len(value) - 1))
         value[at] = data.draw(st.integers(0, 255))
     if data.draw(st.booleans()):
@@ -283,15 +294,12 @@ def test_200_000_damaged_messages_give_frames_or_wire_errors() -> None:
 EXAMPLES = {"plain": plain_frame(5), "rich": rich_frame()}
 
 
+TOLD = {"events": events_message(), "end": told(StreamEndType.Aborted)}
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_golden_messages_are_still_read(name: str) -> None:
-    stored = json.loads((GOLDEN / f"{name}.json").read_text())
-    message = Sent(
-        stored["key"].encode(),
-        (GOLDEN / f"{name}.arrows").read_bytes(),
-        [(header, value.encode()) for header, value in stored["headers"].items()],
-    )
-    back = read(message)
+    back = read(stored(name))
     assert back.stream_id == "car-44"
     pd.testing.assert_frame_equal(FrameDecoder().decode(back.batch), EXAMPLES[name], check_exact=True)
 
@@ -299,19 +307,83 @@ def test_golden_messages_are_still_read(name: str) -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_golden_messages_are_what_would_be_written_today(name: str) -> None:
     """A change here is a change of the wire format: it needs a new version, or must be readable by the old one."""
-    stored = json.loads((GOLDEN / f"{name}.json").read_text())
     message = message_of(EXAMPLES[name])
-    assert {header: value.decode() for header, value in message.headers} == stored["headers"]
+    assert dict(message.headers) == dict(stored(name).headers)
     table = pa.ipc.open_stream(message.value).read_all()
     expected = pa.ipc.open_stream((GOLDEN / f"{name}.arrows").read_bytes()).read_all()
     assert table.schema.equals(expected.schema, check_metadata=True)
 
 
+def test_events_come_back_with_the_story() -> None:
+    message = read(events_message())
+    assert (message.kind, message.entries, message.story, message.sequence) == (Kind.EVENTS, 2, STORY, 9)
+    frame = decode_events([message.batch])
+    assert frame.index.asi8.tolist() == [5, 3]
+    assert frame["id"].tolist() == ["pit-stop", "flag"]
+    assert frame["TAG__lap"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("end", [None, *StreamEndType])
+def test_a_message_without_rows_tells_the_story_and_the_end(end: StreamEndType | None) -> None:
+    message = read(told(end))
+    assert message.kind is (Kind.PROPERTIES if end is None else Kind.END)
+    assert (message.story, message.end, message.batch) == (STORY, end, None)
+    assert message.entries == (0 if end is None else 1)
+
+
+def test_equal_stories_are_one_object_for_a_decoder() -> None:
+    """So that a reader sees by identity that nothing has changed."""
+    decoder = MessageDecoder()
+    assert read(told(None), decoder).story is read(events_message(), decoder).story
+
+
+def test_rows_and_their_story_stay_under_the_limit() -> None:
+    story = Story(StreamProperties(metadata={"notes": "x" * 3_000}))
+    frame = plain_frame(2_000)
+    made = list(
+        MessageEncoder().encode(
+            FrameEncoder().encode(frame), stream_id="car-44", session=SESSION, sequence=0, limit=8_000, story=story
+        )
+    )
+    assert len(made) > 3
+    for value, headers, _ in made:
+        assert len(value) + sum(len(name) + len(of) for name, of in headers) < 8_000
+
+
+WRONG_KINDS: list[tuple[str, Sent, dict[str, bytes | None], str]] = [
+    ("an end of no known kind", told(StreamEndType.Closed), {"qf.end": b"exploded"}, "exploded"),
+    ("an end without its kind", told(StreamEndType.Closed), {"qf.end": None}, "StreamEndType"),
+    ("broken properties", told(None), {"qf.properties": b"{"}, "qf.properties is no JSON"),
+    ("rows called events", message_of(plain_frame()), {"qf.kind": b"events"}, ""),
+    ("no session", told(None), {"qf.session": None}, "qf.session"),
+]
+
+
+@pytest.mark.parametrize(("message", "changes", "text"), [c[1:] for c in WRONG_KINDS], ids=[c[0] for c in WRONG_KINDS])
+def test_a_wrong_message_of_any_kind_is_damaged(message: Sent, changes: dict[str, bytes | None], text: str) -> None:
+    headers = {**dict(message.headers), **changes}
+    with pytest.raises(DamagedMessageError, match=text):
+        read(message._replace(headers=list(headers.items())))
+
+
+def test_golden_events_and_ends_are_still_read() -> None:
+    events, end = read(stored("events")), read(stored("end"))
+    assert (events.story, end.story, end.end) == (STORY, STORY, StreamEndType.Aborted)
+    assert decode_events([events.batch])["value"].tolist()[0] == "tyres"
+    for name, message in TOLD.items():
+        assert dict(stored(name).headers) == dict(message.headers)
+
+
+def stored(name: str) -> Sent:
+    facts = json.loads((GOLDEN / f"{name}.json").read_text())
+    headers = [(header, value.encode()) for header, value in facts["headers"].items()]
+    return Sent(facts["key"].encode(), (GOLDEN / f"{name}.arrows").read_bytes(), headers)
+
+
 def write_golden() -> None:
     """Write the golden files anew."""
     GOLDEN.mkdir(exist_ok=True)
-    for name, frame in EXAMPLES.items():
-        message = message_of(frame)
+    for name, message in [*((name, message_of(frame)) for name, frame in EXAMPLES.items()), *TOLD.items()]:
         assert message.key is not None
         assert message.value is not None
         headers = {header: value.decode() for header, value in message.headers}
