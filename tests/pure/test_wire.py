@@ -354,7 +354,7 @@ WRONG_KINDS: list[tuple[str, Sent, dict[str, bytes | None], str]] = [
     ("an end of no known kind", told(StreamEndType.Closed), {"qf.end": b"exploded"}, "exploded"),
     ("an end without its kind", told(StreamEndType.Closed), {"qf.end": None}, "StreamEndType"),
     ("broken properties", told(None), {"qf.properties": b"{"}, "qf.properties is no JSON"),
-    ("rows called events", message_of(plain_frame()), {"qf.kind": b"events"}, ""),
+    ("rows called events", message_of(plain_frame()), {"qf.kind": b"events"}, "column"),
     ("no session", told(None), {"qf.session": None}, "qf.session"),
 ]
 
