@@ -46,7 +46,7 @@ def test_each_fault_is_reported_where_it_is_noticed(
 
 def test_a_new_session_is_no_gap_and_streams_and_sessions_do_not_mix() -> None:
     tracker = SequenceTracker("engine", 0)
-    told = "a1:0 b9:4 a2:0 a1:1 a2:1 b9:5 a1:2".split()
+    told = ["a1:0", "b9:4", "a2:0", "a1:1", "a2:1", "b9:5", "a1:2"]
     for offset, (stream, session, _, number) in enumerate(told):
         assert tracker.see(stream, session, int(number), offset) is None
 
