@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from quixframes.columns import OBJECT, refuse
 from quixframes.errors import FrameError
 from quixframes.rows import kind_of
+from quixframes.rules import TAG_TYPE
 
 __all__ = ["split_by"]
 
@@ -33,18 +35,30 @@ def split_by(frame: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]
         )
     series = frame.iloc[:, places[0]]
     try:
-        codes, uniques = pd.factorize(series, use_na_sentinel=True)
+        codes, uniques = _factorized(series)
     except TypeError:  # a key that cannot be hashed
         raise _wrong_key(series.tolist(), np.arange(len(series)), column) from None
     if (codes < 0).any():
         raise refuse(column, "the key is missing", "fill it in, or drop these rows", int(np.argmin(codes)))
-    keys = _keys(series, codes, list(uniques), column)
+    keys = _keys(series, codes, uniques, column)
     rest = frame.drop(columns=column)
     if len(keys) < 2:
         return [(key, rest) for key in keys]
     ordered = rest.take(np.argsort(codes, kind="stable"))
     ends = np.cumsum(np.bincount(codes, minlength=len(keys))).tolist()
     return [(key, ordered.iloc[start:end]) for key, start, end in zip(keys, [0, *ends], ends, strict=False)]
+
+
+def _factorized(series: pd.Series[Any]) -> tuple[Any, list[Any]]:
+    """The place of each row's value among the values that there are, -1 for a missing one; and these values."""
+    if series.dtype == OBJECT or isinstance(series.dtype, pd.StringDtype):
+        try:  # pandas 2 takes two texts for one that differ behind a NUL only
+            array = pa.array(np.asarray(series, dtype=object), TAG_TYPE, from_pandas=True)
+            return array.indices.fill_null(-1).to_numpy(), array.dictionary.to_pylist()
+        except (pa.ArrowException, UnicodeEncodeError):  # not only texts
+            pass
+    codes, uniques = pd.factorize(series, use_na_sentinel=True)
+    return codes, list(uniques)
 
 
 def _keys(series: pd.Series[Any], codes: Any, uniques: list[Any], column: str) -> list[str]:

@@ -151,7 +151,8 @@ def _exactly(series: pd.Series[Any]) -> Any:
     if isinstance(dtype, pd.DatetimeTZDtype):
         return type(dtype.tz), array.asi8.tobytes()
     if isinstance(dtype, pd.ArrowDtype):
-        return _ArrowValues(pa.array(array))
+        values = pa.array(array)
+        return _ArrowValues(values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values)
     missing = array.isna()
     if isinstance(dtype, pd.StringDtype):
         return repr(dtype), missing.tolist(), array[~missing].tolist()

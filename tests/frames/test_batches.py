@@ -38,10 +38,14 @@ def wide() -> pd.DataFrame:
             "d": pd.array(texts, dtype=pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string()))),
             "fixed": pd.array([b"ab"] * 6, dtype=pd.ArrowDtype(pa.binary(2))),
             "as": pd.array(texts, dtype=pd.ArrowDtype(pa.string())),
+            "TAG__o": of_object(texts),
+            "TAG__as": pd.array(texts, dtype=pd.ArrowDtype(pa.string())),
+            "TAG__c": pd.Categorical(texts),
         }
         | {
-            str(dtype) + str(place): pd.array(texts, dtype=dtype)
+            f"{prefix}{dtype}{place}": pd.array(texts, dtype=dtype)
             for place, dtype in enumerate(string_dtypes().values())
+            for prefix in ("", "TAG__")
         }
     )
 

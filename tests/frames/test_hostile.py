@@ -81,6 +81,15 @@ SCHEMAS: dict[str, Any] = {
     ),
     "category float16": lambda: described(pa.dictionary(pa.int8(), pa.float16()), b"category:0123456789abcdef:numpy"),
     "category nested": lambda: described(pa.dictionary(pa.int8(), pa.list_(pa.int8())), b"category:0123456789abcdef:"),
+    "tag no dictionary": lambda: described(pa.large_string(), b"tag:string[python]"),
+    "tag of another index": lambda: described(dictionary, b"tag:string[python]"),
+    "tag of short strings": lambda: described(pa.dictionary(pa.int32(), pa.string()), b"tag:string"),
+    "tag of binary": lambda: described(pa.dictionary(pa.int32(), pa.large_binary()), b"tag:object[str]"),
+    "tag ordered": lambda: described(pa.dictionary(pa.int32(), pa.large_string(), ordered=True), b"tag:object[str]"),
+    "tag of bytes": lambda: described(pa.dictionary(pa.int32(), pa.large_string()), b"tag:object[bytes]"),
+    "tag of nothing": lambda: described(pa.dictionary(pa.int32(), pa.large_string()), b"tag:"),
+    "tag of a tag": lambda: described(pa.dictionary(pa.int32(), pa.large_string()), b"tag:tag:object[str]"),
+    "category of tags": lambda: described(dictionary, b"category:0123456789abcdef:tag:object[str]"),
     "run ends": lambda: pa.schema([TIME, pa.field("x", pa.run_end_encoded(pa.int32(), pa.int8()))]),
     "union": lambda: pa.schema([TIME, pa.field("x", pa.sparse_union([pa.field("a", pa.int8())]))]),
     "list": lambda: pa.schema([TIME, pa.field("x", pa.list_(pa.int8()))]),
@@ -225,6 +234,9 @@ def everything() -> bytes:
             "t": pd.to_datetime(["2026", None, "2027"]).tz_localize("Europe/Berlin"),
             "d": pd.array(["x", "y", None], dtype=pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string()))),
             "n": pd.array([1, None, 3], dtype="int64[pyarrow]"),
+            "TAG__s": pd.array(["x", "y", None], dtype="string[python]"),
+            "TAG__a": pd.array(["x", "y", None], dtype="string[pyarrow]"),
+            "TAG__o": of_object(["x", None, "x"]),
         }
     )
     sink = pa.BufferOutputStream()
