@@ -83,12 +83,17 @@ class Record(Protocol):
 
 
 class Outgoing(NamedTuple):
-    """A message to be sent. Its partition follows from its key by murmur2, as Kafka's Java client has it."""
+    """A message to be sent.
+
+    Its partition follows from its key by murmur2, as Kafka's Java client has it; messages without a key take turns at
+    the partitions. ``partition`` is a choice of the caller's own, taken modulo how many there are.
+    """
 
     topic: str
-    key: bytes
-    value: bytes
-    headers: list[Header]
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    partition: int | None = None
 
 
 class Offset(NamedTuple):

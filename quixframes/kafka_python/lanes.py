@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from kafka import TopicPartition
@@ -25,9 +25,10 @@ _UNBOUNDED = 2**31 - 1
 class Message(NamedTuple):
     """A message on its way."""
 
-    key: bytes
-    value: bytes
-    headers: list[tuple[str, bytes]]
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    partition: int | None
     on_done: Callable[[Exception | None], None]
     size: int
     at: float  # monotonic: for the deadline

@@ -94,8 +94,9 @@ class PythonProducer:
         # Guarded by the lock:
         self._lock = threading.Condition(threading.Lock())
         self._lanes: dict[TopicPartition, Lane] = {}
-        self._routes: dict[tuple[str, bytes], Lane] = {}
+        self._routes: dict[tuple[str, bytes | None], Lane] = {}  # by topic and key
         self._partitions: dict[str, int] = {}
+        self._turn = 0  # of the messages without a key
         self._round = 0
         self._open: dict[int, int] = {0: 0}  # how many messages of each round are not done
         self._hurrying = 0  # flushes in progress: nothing lingers
@@ -111,20 +112,38 @@ class PythonProducer:
 
     def send(self, message: Outgoing, on_done: Callable[[Exception | None], None]) -> None:
         """Queue a message; ``on_done`` hears how it went."""
-        topic, key, value, headers = message
-        size = len(key) + len(value) + _OVERHEAD
+        topic, key, value, headers, partition = message
+        size = _OVERHEAD
+        if key is not None:
+            size += len(key)
+        if value is not None:
+            size += len(value)
         for name, content in headers:
-            size += len(name) + len(content) + 10
+            size += len(name) + 10
+            if content is not None:
+                size += len(content)
         if size > _LARGEST:
             on_done(MessageTooLargeError(f"a message of {size:,} bytes is over what Kafka can carry ({_LARGEST:,})"))
             return
         with self._lock:
             if self._closed:
                 raise ClosedError("the client is closed")
-            lane = self._routes.get((topic, key)) or self._route(topic, key)
+            lane = self._routes.get((topic, key)) if partition is None else None
+            if lane is None:
+                lane = self._route(topic, key, partition)
             queue = lane.queue
             queue.append(
-                Message(key, value, headers, on_done, size, time.monotonic(), int(time.time() * 1000), self._round)
+                Message(
+                    key,
+                    value,
+                    headers,
+                    partition,
+                    on_done,
+                    size,
+                    time.monotonic(),
+                    int(time.time() * 1000),
+                    self._round,
+                )
             )
             self._open[self._round] += 1
             was_full = lane.size >= lane.limit
@@ -170,16 +189,23 @@ class PythonProducer:
 
     # The rest of the way into the queue. Called with the lock held.
 
-    def _route(self, topic: str, key: bytes) -> Lane:
-        """The lane of a key. A partition count once seen is kept: a stream must not move to another partition."""
+    def _route(self, topic: str, key: bytes | None, partition: int | None) -> Lane:
+        """The lane of a message. A partition count once seen is kept: a stream must not move to another partition."""
         count = self._partitions.get(topic)
-        # As Kafka's Java client has it; and until the count is known, messages wait in a lane of the topic's own.
-        number = -1 if count is None else (murmur2(key) & 0x7FFFFFFF) % count
+        if count is None:
+            number = -1  # until it is known, messages wait in a lane of the topic's own
+        elif partition is not None:
+            number = partition % count
+        elif key is None:
+            self._turn += 1
+            number = self._turn % count
+        else:
+            number = (murmur2(key) & 0x7FFFFFFF) % count  # as Kafka's Java client has it
         place = TopicPartition(topic, number)
         lane = self._lanes.get(place)
         if lane is None:
             lane = self._lanes[place] = Lane(place)
-        if count is not None:
+        if count is not None and key is not None and partition is None:
             if len(self._routes) >= _ROUTES:
                 self._routes.clear()
             self._routes[topic, key] = lane
@@ -380,7 +406,7 @@ class PythonProducer:
         with self._lock:
             self._partitions[topic] = partitions
             for message in waiting.queue:
-                lane = self._route(topic, message.key)
+                lane = self._route(topic, message.key, message.partition)
                 lane.queue.append(message)
                 lane.size += message.size
             waiting.queue.clear()

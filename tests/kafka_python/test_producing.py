@@ -11,7 +11,7 @@ from typing import Any
 import kafka.errors as theirs
 import pytest
 from adapter_helpers import Outcomes, client_threads, forbid, message, new_topic, read_all, wait_until
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ACLOperation, ResourceType
 from kafka.partitioner.default import murmur2
 
@@ -668,3 +668,26 @@ def test_a_message_that_no_broker_could_carry_fails_at_once(connection: Connecti
     with producing(connection) as producer:
         producer.send(Outgoing(topic, b"key", bytes(91 * 1024 * 1024), []), outcomes.of(0))
     assert [type(error) for error in outcomes.errors] == [MessageTooLargeError]
+
+
+def test_messages_without_a_key_a_value_or_a_header_s_value_arrive_as_they_are(
+    connection: Connection, topic: str
+) -> None:
+    """What others write may lack any of them; those without a key take turns at the partitions."""
+    producer = KafkaPython().producer(connection, WriterSettings())
+    outcomes = Outcomes()
+    headers = [("none", None), ("twice", b"1"), ("twice", b""), ("none", b"2")]
+    producer.send(Outgoing(topic, b"key", None, headers, partition=4), outcomes.of("by number"))  # modulo three
+    for n in range(6):
+        producer.send(Outgoing(topic, None, b"%d" % n, []), outcomes.of(n))
+    assert outcomes.wait(20)
+    producer.close(5)
+    assert outcomes.errors == []
+    consumer = KafkaConsumer(topic, bootstrap_servers=connection.brokers, auto_offset_reset="earliest")
+    found = []
+    while len(found) < 7:
+        found += [record for records in consumer.poll(timeout_ms=500).values() for record in records]
+    consumer.close()
+    (one,) = [record for record in found if record.key is not None]
+    assert (one.partition, one.key, one.value, list(one.headers)) == (1, b"key", None, headers)
+    assert sorted(record.partition for record in found if record.key is None) == [0, 0, 1, 1, 2, 2]
