@@ -127,7 +127,7 @@ def encode_within(codec: Codec, stream_id: str, frame: pd.DataFrame, limit: int)
 
 
 def _encode_within(codec: Codec, stream_id: str, frame: pd.DataFrame, limit: int, row: int) -> list[Encoded]:
-    if frame.empty and not len(frame):
+    if not len(frame):
         return []
     messages: list[Encoded] = []
     start = 0

@@ -24,6 +24,7 @@ from quixframes.columns import OBJECT, refuse
 from quixframes.errors import FrameError, SettingsError
 from quixframes.frames import TIME, TIME_NAMES, FrameEncoder
 from quixframes.kafka import Record
+from quixframes.rules import TAG
 
 __all__ = [
     "BytesAsIs",
@@ -58,8 +59,9 @@ class BytesAsIs(Codec):
     column: str = "value"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.column, str) or not self.column:
-            raise SettingsError(f"column={self.column!r} has to be a name")
+        name = self.column
+        if not isinstance(name, str) or not name or name.lower() in TIME_NAMES or name.startswith(TAG):
+            raise SettingsError(f"column={name!r} has to be a name, and neither that of a time nor of a tag")
 
     def decode(self, records: Sequence[Record]) -> Decoded:
         counts = [1] * len(records)

@@ -19,8 +19,6 @@ from quixframes.rules import OBJECTS, TAG, text_dtype
 
 __all__ = ["ColumnAdder", "RecordColumns"]
 
-_NO_TIME = np.iinfo(np.int64).min
-
 
 @dataclass(frozen=True)
 class RecordColumns:
@@ -87,7 +85,7 @@ class ColumnAdder:
         if columns.key is not None:
             arrays.append(self._texts([record.key for record in records], repeat, batch.num_rows, "key"))
         if columns.timestamp is not None:
-            arrays.append(self._times([record.timestamp for record in records], rows))
+            arrays.append(self._times([record.timestamp for record in records], repeat, batch.num_rows))
         if columns.headers:
             headers = [dict(record.headers) for record in records]
             for name in columns.headers:
@@ -100,18 +98,12 @@ class ColumnAdder:
         found: list[Any] = values
         if self._columns.text:
             found = [None if value is None else _text(value, at, what) for at, value in enumerate(values)]
-        if repeat is not None:
-            return pa.array(found, self._text.type).take(pa.array(repeat))
-        return (
-            pa.nulls(rows, self._text.type)
-            if found[0] is None
-            else pa.repeat(pa.scalar(found[0], self._text.type), rows)
-        )
+        return _spread(found, self._text.type, repeat, rows)
 
-    def _times(self, milliseconds: list[int], rows: Sequence[int]) -> pa.Array:
-        times = np.repeat(np.array(milliseconds, np.int64), rows)
-        times[times < 0] = _NO_TIME  # Kafka has -1 for "no time"
-        return pa.array(times.view("M8[ms]")).cast(self._time.type)
+    def _times(self, milliseconds: list[int], repeat: Any, rows: int) -> pa.Array:
+        # Kafka has -1 for "no time".
+        times = [None if time < 0 else time for time in milliseconds]
+        return _spread(times, self._time.type, repeat, rows)
 
     def _schema(self, schema: pa.Schema) -> pa.Schema:
         if self._schemas is not None and self._schemas[0].equals(schema, check_metadata=True):
@@ -125,6 +117,13 @@ class ColumnAdder:
         wide = pa.schema([*schema, *self._fields])
         self._schemas = schema, wide
         return wide
+
+
+def _spread(values: list[Any], arrow: pa.DataType, repeat: Any, rows: int) -> pa.Array:
+    """The value of each record for each of its rows: by position in ``repeat``, which is None for a single record."""
+    if repeat is None:
+        return pa.nulls(rows, arrow) if values[0] is None else pa.repeat(pa.scalar(values[0], arrow), rows)
+    return pa.array(values, arrow).take(pa.array(repeat))
 
 
 def _text(value: bytes, position: int, what: str) -> str:

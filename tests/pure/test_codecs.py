@@ -804,6 +804,7 @@ def test_a_key_or_header_that_is_no_text_is_refused_with_the_way_out() -> None:
         (lambda: CsvLines(columns=["time", "time"]), "name each field once"),
         (lambda: CsvLines(columns=["time"], sep=", "), "sep=', ' has to be one character"),
         (lambda: BytesAsIs(""), "column='' has to be a name"),
+        (lambda: BytesAsIs("time"), "column='time' has to be a name, and neither that of a time"),
         (lambda: RecordColumns(headers="source"), "headers='source' has to be a dict"),  # type: ignore[arg-type]
         (lambda: RecordColumns(key="a", timestamp="a"), "have one name"),
         (lambda: RecordColumns(key="TAG__key"), "'TAG__key' is the name of a tag"),
