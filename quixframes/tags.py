@@ -182,6 +182,6 @@ def _category_with(values: Any, default: str) -> Any:
     """A categorical in which the default stands instead of what is missing."""
     categories = values.categories
     if default not in categories:
-        categories = categories.append(pd.Index([default], dtype=categories.dtype))
+        categories = pd.Index([*categories, default], dtype=categories.dtype)
     codes = np.where(values.codes < 0, categories.get_loc(default), values.codes)
     return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(categories, values.ordered))

@@ -93,9 +93,9 @@ def test_object_tags_keep_the_kind_of_each_missing_value(drawn: list[Any]) -> No
 @pytest.mark.parametrize(
     "values",
     [
-        pd.Categorical(["a", None, "b", "a"], categories=of_object(["b", "a", "z"]), ordered=True),
+        pd.Categorical(["a", None, "b", "a"], categories=pd.Index(["b", "a", "z"], dtype=object), ordered=True),
         pd.Categorical(["a", "a", "a", "a"], categories=pd.Index(["a"], dtype="string[python]")),
-        pd.Categorical([None] * 4, categories=of_object([])),
+        pd.Categorical([None] * 4, categories=pd.Index([], dtype=object)),
         pd.array(["a", None, "b", "a"], dtype=pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string()))),
         pd.array(["a", None, "b", "a"], dtype=pd.ArrowDtype(TAG_TYPE)),
     ],
