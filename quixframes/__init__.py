@@ -4,6 +4,8 @@ from importlib.metadata import version
 
 from quixframes.batch import RowBatch, StreamReader
 from quixframes.client import StreamingClient
+from quixframes.codecs import Codec, Decoded, Encoded, RecordError
+from quixframes.csv_lines import CsvLines
 from quixframes.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -29,9 +31,12 @@ from quixframes.errors import (
     TopicNotFoundError,
     WireError,
 )
+from quixframes.formats import BytesAsIs
 from quixframes.input import InputTopic
+from quixframes.json_rows import JsonRows
 from quixframes.local import LocalKafka
 from quixframes.output import OutputTopic
+from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
 from quixframes.sequence import FaultKind, SequenceFault
 from quixframes.settings import (
@@ -57,12 +62,17 @@ __all__ = [
     "BrokerError",
     "BrokerUnavailableError",
     "BufferSettings",
+    "BytesAsIs",
     "ClosedError",
+    "Codec",
     "CommitError",
     "CommitMode",
     "CommitSettings",
+    "CsvLines",
     "DamagedMessageError",
+    "Decoded",
     "DeliveryError",
+    "Encoded",
     "EventDefinition",
     "EventLevel",
     "FaultKind",
@@ -73,6 +83,7 @@ __all__ = [
     "GroupMovedOnError",
     "Hooks",
     "InputTopic",
+    "JsonRows",
     "LocalKafka",
     "LocalKafkaError",
     "MessageTooLargeError",
@@ -81,6 +92,8 @@ __all__ = [
     "ParameterDefinition",
     "QuixframesError",
     "ReaderSettings",
+    "RecordColumns",
+    "RecordError",
     "Replay",
     "RowBatch",
     "SequenceError",

@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import pandas as pd
 
 from quixframes.closing import Closing
-from quixframes.errors import ClosedError, QuixframesError, SettingsError
+from quixframes.codecs import Codec
+from quixframes.dead_letters import DeadLetters
+from quixframes.errors import ClosedError, QuixframesError, SettingsError, TopicNotFoundError
 from quixframes.input import InputTopic
 from quixframes.kafka import Admin, Producer, Transport
+from quixframes.message_reader import MessageReader
 from quixframes.output import Outputs, OutputTopic
 from quixframes.poller import Poller, Start
+from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
 from quixframes.settings import (
     AutoOffsetReset,
@@ -123,19 +127,23 @@ class StreamingClient(Closing):
 
     # Topics
 
-    def open_output_topic(self, topic: str, *, buffer: BufferSettings | None = None) -> OutputTopic:
+    def open_output_topic(
+        self, topic: str, *, buffer: BufferSettings | None = None, codec: Codec | None = None
+    ) -> OutputTopic:
         """Open a topic to write to.
 
         Args:
             topic: its name. It has to exist: ``client.topics.create(name, partitions=3)`` makes one.
             buffer: the rules of its streams' buffers. Default: 10,000 rows or 1 s, whichever first.
+            codec: how rows are written for others: ``JsonRows()``, ``CsvLines()``, ``BytesAsIs()``, or one of your own.
+                It carries rows, and nothing else that a stream may say. Default: quixframes' own wire format.
 
         Raises:
             TopicNotFoundError: there is no such topic.
             BrokerUnavailableError: nobody answers at the address.
         """
         description = self._get_admin().describe(topic)
-        return OutputTopic(description, self._get_producer(), self._outputs, buffer or BufferSettings())
+        return OutputTopic(description, self._get_producer(), self._outputs, buffer or BufferSettings(), codec)
 
     def open_input_topic(
         self,
@@ -147,6 +155,9 @@ class StreamingClient(Closing):
         *,
         reader: ReaderSettings | None = None,
         on_bad_message: Literal["raise", "skip"] = "raise",
+        dead_letters: str | None = None,
+        codec: Codec | None = None,
+        record_columns: RecordColumns | None = None,
         faults: FaultSettings | None = None,
         hooks: Hooks | None = None,
     ) -> InputTopic:
@@ -165,12 +176,18 @@ class StreamingClient(Closing):
             reader: limits and time-outs.
             on_bad_message: "raise" (default) a message that cannot be read, in the loop; or "skip" it, which is logged,
                 and counted in ``topic.bad_messages``.
+            dead_letters: a topic of the same cluster, to which a message that cannot be read goes instead, untouched, with
+                the reason in its headers; counted in ``topic.dead_lettered``. It has to exist. See
+                :meth:`dead_letters` and :meth:`send_back`.
+            codec: how messages are read that quixframes did not write: ``JsonRows()``, ``CsvLines()``, ``BytesAsIs()``,
+                or one of your own. Default: they are bad messages.
+            record_columns: what Kafka says of each record (key, broker time, headers) that its rows get as columns.
             faults: what to do where messages of a stream are missing, repeated or out of order. Default: log it. They
                 are counted in ``topic.sequence_faults``.
             hooks: functions that are told of partitions that come and go, of commits, and of streams that are idle.
 
         Raises:
-            TopicNotFoundError: there is no such topic.
+            TopicNotFoundError: there is no such topic, or no such dead-letter topic.
             AccessDeniedError: it may not be read, or the group not be joined.
             BrokerUnavailableError: nobody answers at the address.
         """
@@ -183,6 +200,9 @@ class StreamingClient(Closing):
         reader = reader or ReaderSettings()
         admin = self._get_admin()
         admin.describe(topic)
+        letters = None
+        if dead_letters is not None:
+            letters = self._open_dead_letters(dead_letters, topic, consumer_group, on_bad_message)
         poller = Poller(
             self._transport.consumer(self.connection, reader, group=consumer_group),
             topic,
@@ -200,6 +220,8 @@ class StreamingClient(Closing):
             commit=commit,
             reader=reader,
             on_bad_message=on_bad_message,
+            dead_letters=letters,
+            messages=MessageReader(codec, record_columns),
             faults=faults or FaultSettings(),
             on_idle=None if hooks is None else hooks.idle,
             outputs=self._outputs,
@@ -215,6 +237,8 @@ class StreamingClient(Closing):
         streams: Collection[str] | None = None,
         columns: Collection[str] | None = None,
         *,
+        codec: Codec | None = None,
+        record_columns: RecordColumns | None = None,
         progress: bool = True,
     ) -> Replay:
         """What a topic retains, up to where it ends when the reading starts; no group is joined, nothing is committed.
@@ -223,6 +247,8 @@ class StreamingClient(Closing):
             topic: its name.
             streams: IDs of the streams to read. Default: all.
             columns: parameters to read; those of other names are never converted. Default: all.
+            codec: as in :meth:`open_input_topic`.
+            record_columns: as in :meth:`open_input_topic`.
             progress: whether a bar shows how far it is.
 
         Raises:
@@ -236,6 +262,8 @@ class StreamingClient(Closing):
             lambda: self._transport.consumer(self.connection, ReaderSettings(), group=None),
             streams=streams,
             columns=columns,
+            codec=codec,
+            record_columns=record_columns,
             progress=progress,
         )
 
@@ -297,6 +325,23 @@ class StreamingClient(Closing):
             if self._admin is None:
                 self._admin = self._transport.admin(self.connection)
             return self._admin
+
+    def _open_dead_letters(self, name: str, topic: str, group: str | None, on_bad_message: str) -> DeadLetters:
+        if on_bad_message == "skip":
+            raise SettingsError(f"on_bad_message='skip' and dead_letters={name!r} exclude each other: leave one out")
+        if group is None:
+            raise SettingsError(
+                f"dead_letters={name!r} needs a consumer group: without one nothing remembers which messages went there"
+            )
+        if name == topic:
+            raise SettingsError(f"dead_letters={name!r} is the topic that is read: give another one")
+        try:
+            description = self._get_admin().describe(name)
+        except TopicNotFoundError as exc:
+            raise TopicNotFoundError(
+                f"there is no dead-letter topic {name!r}: make it with client.topics.create({name!r})", topic=name
+            ) from exc
+        return DeadLetters(description, self._get_producer(), self._outputs.in_flight)
 
     def _get_producer(self) -> Producer:
         with self._lock:

@@ -19,12 +19,14 @@ from typing import Literal
 from quixframes.assemble import Assembler
 from quixframes.batch import Claim, RowBatch, StreamReader
 from quixframes.buffer import Piece
-from quixframes.errors import SequenceError, WireError
+from quixframes.dead_letters import LetterDesk
+from quixframes.errors import QuixframesError, SequenceError, WireError
 from quixframes.kafka import Partition, Record
+from quixframes.message_reader import MessageReader
 from quixframes.poller import Assignment, Chunk, Poller
 from quixframes.sequence import Counts, FaultKind, SequenceTracker
 from quixframes.settings import BufferSettings, FaultSettings
-from quixframes.wire import Message, MessageDecoder
+from quixframes.wire import Message
 
 __all__ = ["Gatherer"]
 
@@ -39,8 +41,10 @@ class Gatherer:
         poller: whose lock guards the ledgers.
         most_held: the bytes that all buffers together may hold.
         on_bad_message: "raise" a message that cannot be read, or "skip" it.
+        dead_letters: where it goes instead, if anywhere.
         faults: what to do about messages that are missing, repeated or out of order.
         idle: seconds after which a stream that is silent is idle, and who is told; None: nobody asks.
+        messages: what reads records.
         commit: what ``RowBatch.commit`` calls.
     """
 
@@ -51,16 +55,19 @@ class Gatherer:
         *,
         most_held: int,
         on_bad_message: Literal["raise", "skip"],
+        dead_letters: LetterDesk | None,
         faults: FaultSettings,
         idle: tuple[float, Callable[[StreamReader], object]] | None,
+        messages: MessageReader,
         commit: Callable[[list[Claim]], bool],
     ) -> None:
         self._topic = topic
         self._poller = poller
         self._on_bad_message = on_bad_message
+        self._dead_letters = dead_letters
         self._faults = faults
         self._idle = idle
-        self._messages = MessageDecoder()
+        self._messages = messages
         self._assembler = Assembler(
             topic, BufferSettings(), most_held=most_held, commit=commit, dropped=self._finish_dropped
         )
@@ -103,6 +110,7 @@ class Gatherer:
     def add(self, chunk: Chunk) -> None:
         """Take in what was read ahead."""
         for assignment, records in chunk:
+            self._messages.read_ahead(records)
             self._records.extend([(assignment, record) for record in records])
 
     def step(self, ends: Mapping[Partition, int] | None) -> bool:
@@ -112,6 +120,7 @@ class Gatherer:
         assignment, record = self._records[0]
         end = None if ends is None else ends.get(assignment.partition, 0)
         if not assignment.owned:
+            self._messages.pass_over(record)
             self._ranges = None
         elif end is not None and record.offset >= end:
             self._beyond.append(self._records[0])
@@ -150,13 +159,9 @@ class Gatherer:
 
     def _take(self, assignment: Assignment, record: Record) -> None:
         try:
-            message = self._messages.decode(record)
+            message = self._messages.read(record)
         except WireError as exc:
-            if self._on_bad_message == "raise":
-                raise
-            self.bad_messages += 1
-            log.warning("skipped a message: %s", exc)
-            self._enter(assignment, record.offset, 0, None)
+            self._refuse(assignment, record, exc)
             return
         if self._ranges is None:
             self._ranges = self._enter(assignment, record.offset, message.entries, message.stream_id)
@@ -165,6 +170,22 @@ class Gatherer:
             raise self._fault
         self._assembler.add(assignment, message, record.offset, self._ranges)
         self._ranges = None
+
+    def _refuse(self, assignment: Assignment, record: Record, error: QuixframesError) -> None:
+        """Do what the topic's settings say with a message that cannot be processed, of which nothing was taken in: raise
+        the error, skip it, or send it to the dead-letter topic."""
+        if self._dead_letters is not None:
+            if self._ranges is None:
+                self._ranges = self._enter(assignment, record.offset, 1, None)
+            if self._ranges:
+                self._dead_letters.send(assignment, record, error)
+            self._ranges = None
+        elif self._on_bad_message == "raise":
+            raise error
+        else:
+            self.bad_messages += 1
+            log.warning("skipped a message: %s", error)
+            self._enter(assignment, record.offset, 0, None)
 
     def _judge(self, assignment: Assignment, message: Message, offset: int) -> None:
         """See whether the message is the next of its stream, and whether its stream is still alive."""
@@ -178,6 +199,8 @@ class Gatherer:
             self._spoke.move_to_end(stream_id)
             if message.end is not None:
                 del self._spoke[stream_id]
+        if not message.session:
+            return  # somebody else wrote it, without numbers
         fault = tracker.see(stream_id, message.session, message.sequence, offset)
         if fault is None:
             return

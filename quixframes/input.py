@@ -6,6 +6,7 @@ What this module holds to:
 - A batch is finished when the model says so (manual), or when the loop asks for the next one (automatic). A batch whose
   processing raised, or that the loop was left with, is not finished: its rows come again.
 - Before rows are committed, everything this client has written until then is acknowledged by the cluster.
+- A message that went to the dead-letter topic is finished when the cluster has it there, and is committed like rows.
 - Rows that are held survive the loop: the next ``batches`` call goes on with them.
 """
 
@@ -23,6 +24,7 @@ import pandas as pd
 
 from quixframes.batch import Claim, RowBatch, StreamReader
 from quixframes.closing import Closing
+from quixframes.dead_letters import DeadLetters, LetterDesk
 from quixframes.errors import (
     BrokerUnavailableError,
     ClosedError,
@@ -32,6 +34,7 @@ from quixframes.errors import (
 )
 from quixframes.gather import Gatherer
 from quixframes.kafka import Admin, Partition
+from quixframes.message_reader import MessageReader
 from quixframes.output import Outputs
 from quixframes.poller import Assignment, Poller
 from quixframes.settings import (
@@ -52,7 +55,9 @@ __all__ = ["InputTopic", "buffer_settings"]
 log = logging.getLogger(__name__)
 
 _LONGEST_WAIT = 0.5
+_LETTERS_LOOK = 0.02
 _COMMIT_TIMEOUT = 30.0
+_LETTERS_TIMEOUT = 5.0  # that a commit waits for dead letters on their way: it need not, but then they are in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,8 @@ class InputTopic(Closing):
         commit: CommitSettings,
         reader: ReaderSettings,
         on_bad_message: Literal["raise", "skip"],
+        dead_letters: DeadLetters | None,
+        messages: MessageReader,
         faults: FaultSettings,
         on_idle: Callable[[StreamReader], object] | None,
         outputs: Outputs,
@@ -96,11 +103,14 @@ class InputTopic(Closing):
         self._on_close = on_close
         self._commit_every = seconds(commit.every)
         self._automatic = commit.mode is CommitMode.Automatic
+        self._letters = None if dead_letters is None else LetterDesk(dead_letters, poller.lock, self._has_given_up)
         self._gatherer = Gatherer(
             topic,
             poller,
             most_held=byte_count(reader.held),
             on_bad_message=on_bad_message,
+            dead_letters=self._letters,
+            messages=messages,
             faults=faults,
             idle=None if reader.stream_idle is None else (seconds(reader.stream_idle), on_idle or self._log_idle),
             commit=self._commit,
@@ -114,6 +124,9 @@ class InputTopic(Closing):
         # The automatic commit that is under way, and what one that failed has left to be committed.
         self._committing: tuple[set[Assignment], Future[bool]] | None = None
         self._to_retry: set[Assignment] = set()
+        # What dead letters have finished, for the next automatic commit.
+        self._finished_letters: set[Assignment] = set()
+        self._signals: StepSignals | None = None
         self._looping = False
         self._closed = False
         self.rows_read = 0
@@ -143,7 +156,10 @@ class InputTopic(Closing):
 
         Raises:
             SettingsError: settings that cannot be, or a second loop while one runs.
-            WireError: a message that cannot be read, unless the topic was opened with ``on_bad_message="skip"``.
+            WireError: a message that cannot be read, unless the topic was opened with ``on_bad_message="skip"`` or
+                with ``dead_letters=``.
+            DeadLetterError: such a message could not be delivered to the dead-letter topic. It is not committed, and
+                the next loop tries it again.
             BrokerError: what will not mend itself. An unreachable cluster is waited for, logged and counted.
         """
         settings = buffer_settings(buffer, rules)
@@ -160,10 +176,12 @@ class InputTopic(Closing):
         if self._looping:
             raise SettingsError(f"topic {self.name!r} is being read in a loop already: it can have one at a time")
         self._looping = True
-        signals = StepSignals()
+        signals = self._signals = StepSignals()
         try:
             with signals:
                 self._gatherer.begin(settings)
+                if self._letters is not None:
+                    self._letters.send_again()
                 yield from self._hand_over(bounds, signals)
         finally:
             self._gatherer.end()
@@ -207,6 +225,7 @@ class InputTopic(Closing):
         """Go on until a batch is ready; False where the loop has come to its end."""
         gatherer, poller = self._gatherer, self._poller
         last = time.monotonic()
+        self._note_letters()
         while not gatherer.ready:
             try:
                 if gatherer.step(bounds.ends):
@@ -219,12 +238,17 @@ class InputTopic(Closing):
                     gatherer.raised()
                     raise
                 return True
+            except ClosedError:
+                if self._closed:
+                    return False
+                raise
             now = time.monotonic()
             gatherer.expire(now)
             if gatherer.ready:
                 break
             if self._closed:
                 return False
+            self._note_letters()
             self._commit_if_due()
             if not poller.assigned_once:
                 last = now  # joining the group is no idle time
@@ -250,6 +274,8 @@ class InputTopic(Closing):
         return True
 
     def _is_over(self, now: float, last: float, bounds: _Bounds) -> bool:
+        if self._letters is not None and not self._letters.settled:
+            return False  # that a dead letter was not delivered is told in the loop that met it
         if bounds.ends is not None and self._poller.drained(bounds.ends, self._gatherer.reached):
             return True
         return bounds.idle is not None and now - last >= bounds.idle and not self._poller.peek(0.0)
@@ -258,7 +284,9 @@ class InputTopic(Closing):
         ends = [_LONGEST_WAIT]
         if bounds.idle is not None:
             ends.append(last + bounds.idle - now)
-        if self._finished:
+        if self._letters is not None and not self._letters.settled:
+            ends.append(_LETTERS_LOOK)
+        if self._finished or self._finished_letters:
             ends.append(self._finished_since + self._commit_every - now)
         if self._gatherer.deadline is not None:
             ends.append(self._gatherer.deadline - now)
@@ -271,11 +299,29 @@ class InputTopic(Closing):
         return self._commit(list(self._handed))
 
     def _finish_later(self, claim: Claim) -> None:
-        if not self._finished:
+        if not self._finished and not self._finished_letters:
             self._finished_since = time.monotonic()
         self._finished.append(claim)
         self._finished_rows += claim.rows
         self._commit_if_due()
+
+    def _note_letters(self) -> None:
+        """Have what dead letters have finished committed as rows are; raise what could not be delivered."""
+        if self._letters is None:
+            return
+        if self._automatic:
+            finished, messages = self._letters.take_finished()
+            if finished and not self._finished and not self._finished_letters:
+                self._finished_since = time.monotonic()
+            self._finished_letters |= finished
+            self._finished_rows += messages
+        self._letters.raise_failures()
+
+    def _has_given_up(self) -> bool:
+        """Whether to wait no longer for room for a dead letter. A signal ends the waiting by its exception."""
+        if self._signals is not None:
+            self._signals.raise_pending()
+        return self._closed
 
     def _commit_if_due(self) -> None:
         """Have what the loop has finished committed, if it is time. The loop does not wait for that to be acknowledged:
@@ -286,7 +332,8 @@ class InputTopic(Closing):
             self._settle()
         waited = time.monotonic() - self._finished_since
         by_rows = self._finished_rows >= self.commit_settings.rows and not self._to_retry
-        if by_rows or ((self._finished or self._to_retry) and waited >= self._commit_every):
+        anything = self._finished or self._finished_letters or self._to_retry
+        if by_rows or (anything and waited >= self._commit_every):
             try:
                 assignments = self._finish_delivered(_COMMIT_TIMEOUT)
             except BrokerUnavailableError as exc:  # which a loop waits for; these batches are committed with the next
@@ -321,8 +368,9 @@ class InputTopic(Closing):
                 self.name,
                 len(self._finished) - len(sound),
             )
+        letters, self._finished_letters = self._finished_letters, set()
         self._finished, self._finished_rows = [], 0
-        return self._finish(sound)[0] | self._to_retry
+        return self._finish(sound)[0] | letters | self._to_retry
 
     def _commit(self, claims: list[Claim], timeout: float = _COMMIT_TIMEOUT) -> bool:
         if not self._poller.has_group:
@@ -334,7 +382,21 @@ class InputTopic(Closing):
         deadline = time.monotonic() + timeout
         self._outputs.flush(timeout)
         ours, moved = self._finish(claims)
+        self._commit_letters(ours)
         return self._poller.commit(ours, max(0.1, deadline - time.monotonic())) and not moved
+
+    def _commit_letters(self, ours: set[Assignment]) -> None:
+        """Have the dead letters' partitions committed that are not among those that are committed anyway. Whether these
+        are still ours is another question than the one that a commit of rows answers."""
+        letters = self._letters
+        if letters is None:
+            return
+        letters.flush(_LETTERS_TIMEOUT)
+        finished = (letters.take_finished()[0] | self._finished_letters) - ours
+        self._finished_letters = set()
+        if finished:
+            committing = self._poller.commit_soon(finished)
+            committing.add_done_callback(lambda future: letters.put_back(finished) if future.exception() else None)
 
     def _finish(self, claims: list[Claim]) -> tuple[set[Assignment], set[Partition]]:
         """Mark claims as finished; the assignments they are of, and the partitions that have moved on."""
@@ -399,6 +461,11 @@ class InputTopic(Closing):
         return self._gatherer.bad_messages
 
     @property
+    def dead_lettered(self) -> int:
+        """How many messages the cluster has in the dead-letter topic by this reader."""
+        return 0 if self._letters is None else self._letters.delivered
+
+    @property
     def trouble(self) -> str | None:
         """Why nothing can be read at the moment, as far as is known; None where all is well."""
         return self._poller.trouble
@@ -429,6 +496,8 @@ class InputTopic(Closing):
             return
         deadline = time.monotonic() + seconds(timeout, name="timeout")
         try:
+            if self._letters is not None and not self._letters.flush((deadline - time.monotonic()) / 2):
+                log.warning("topic %s: dead letters are not acknowledged yet: their messages come again", self.name)
             if self._committing is not None:
                 wait([self._committing[1]], max(0.1, deadline - time.monotonic()))
                 if self._committing[1].done():
@@ -440,6 +509,8 @@ class InputTopic(Closing):
             self._closed = True
             self._poller.close(max(0.1, deadline - time.monotonic()))
             self._on_close(self)
+        if self._letters is not None:
+            self._letters.raise_failures()
 
     def _check_open(self) -> None:
         if self._closed:

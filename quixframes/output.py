@@ -21,6 +21,7 @@ import pandas as pd
 
 from quixframes import frames
 from quixframes.closing import Closing
+from quixframes.codecs import Codec
 from quixframes.errors import (
     BrokerUnavailableError,
     ClosedError,
@@ -151,8 +152,10 @@ class OutputTopic(Closing):
         producer: Producer,
         outputs: Outputs,
         buffer: BufferSettings,
+        codec: Codec | None = None,
     ) -> None:
         self.name = description.name
+        self.codec = codec
         self.partitions = description.partitions
         self._message_limit = description.message_limit
         self._producer = producer
@@ -339,9 +342,11 @@ class OutputTopic(Closing):
 
     # For the streams
 
-    def _send(self, stream_id: str, value: bytes, headers: Headers, rows: int, left: int, kind: Kind) -> None:
+    def _send(
+        self, stream_id: str, value: bytes, headers: Headers, rows: int, left: int, kind: Kind, key: bytes | None = None
+    ) -> None:
         """Send one message of ``rows`` rows or events; ``left`` are this one's and those that would follow it in the
-        same write."""
+        same write. ``key`` is the stream ID unless a codec has another."""
         size = len(value) + _BESIDE_VALUE
         room = self._in_flight.acquire(size, self._has_given_up)
         if self._tells_first or not room:
@@ -351,9 +356,8 @@ class OutputTopic(Closing):
             why = "earlier rows of this topic failed first" if room else "closing ended before there was room for them"
             self._fail(self._failure(stream_id, left, why, kind))
             self._raise_failures()
-        self._producer.send(
-            Outgoing(self.name, stream_id.encode(), value, headers), _OnDone(self, stream_id, rows, size, kind)
-        )
+        outgoing = Outgoing(self.name, stream_id.encode() if key is None else key, value, headers)
+        self._producer.send(outgoing, _OnDone(self, stream_id, rows, size, kind))
         with self._lock:
             self.messages_written += 1
             if kind is Kind.PARAMETERS:

@@ -210,7 +210,9 @@ class ParametersBuffer:
             ) from refused[0]
 
     def _encode(self, rows: Rows) -> pa.RecordBatch:
-        return self._stream._encode(rows, {**self._stream.parameters._default_tags, **self._default_tags})
+        batch = self._stream._encode(rows, {**self._stream.parameters._default_tags, **self._default_tags})
+        self._stream._check_codec(batch)
+        return batch
 
     def _add(self, batch: pa.RecordBatch, now: float | None = None) -> None:
         added = self._rows.add(batch, time.monotonic() if now is None else now)

@@ -10,7 +10,7 @@ What this module holds to:
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
@@ -22,14 +22,17 @@ from tqdm.auto import tqdm
 from quixframes import frames
 from quixframes.assemble import Assembler
 from quixframes.batch import RowBatch
+from quixframes.codecs import Codec
 from quixframes.errors import BrokerUnavailableError, FrameError, OffsetGoneError, SettingsError
 from quixframes.event_frames import decode_events
 from quixframes.frames import FrameDecoder
 from quixframes.input import buffer_settings
 from quixframes.kafka import Admin, Consumer, Partition, Record
+from quixframes.message_reader import MessageReader
 from quixframes.poller import Assignment
+from quixframes.record_columns import RecordColumns
 from quixframes.settings import BufferSettings
-from quixframes.wire import Kind, Message, MessageDecoder
+from quixframes.wire import Kind, Message
 
 __all__ = ["Replay"]
 
@@ -59,6 +62,8 @@ class Replay:
         *,
         streams: Collection[str] | None,
         columns: Collection[str] | None,
+        codec: Codec | None,
+        record_columns: RecordColumns | None,
         progress: bool,
     ) -> None:
         if isinstance(streams, str) or isinstance(columns, str):
@@ -68,8 +73,12 @@ class Replay:
         self.columns = None if columns is None else tuple(columns)
         self._admin = admin
         self._consumer = consumer
+        self._codec = codec
+        self._record_columns = record_columns
         self._progress = progress
-        self._keys = None if streams is None else {stream.encode() for stream in streams}
+        # A codec may have the stream in the value, so that it has to be read first.
+        by_key = streams is not None and codec is None
+        self._keys = {stream.encode() for stream in streams or ()} if by_key else None
 
     def batches(self, buffer: BufferSettings | None = None, **rules: Any) -> Iterator[RowBatch]:
         """Row batches, in order for each stream; ended by where the topic ends now.
@@ -162,7 +171,7 @@ class Replay:
         }
         if not at:
             return
-        decoder = MessageDecoder()
+        messages = MessageReader(self._codec, self._record_columns)
         found: set[str] = set()
         consumer = self._consumer()
         total = sum(end[partition.number] - assignment.position for partition, assignment in at.items())
@@ -175,10 +184,12 @@ class Replay:
                 if polled.gone:
                     partition, offset = next(iter(polled.gone.items()))
                     raise OffsetGoneError(f"{partition}@{offset}: retention removed this while the replay was reading")
-                for record in polled.records:
-                    assignment = at.get(Partition(record.topic, record.partition))
-                    if assignment is not None and record.offset < end[record.partition] and self._is_wanted(record):
-                        message = self._read(decoder, record)
+                wanted = [record for record in polled.records if self._is_wanted(record, at, end)]
+                messages.read_ahead(wanted)
+                for record in wanted:
+                    message = self._read(messages, record)
+                    if self.streams is None or message.stream_id in self.streams:
+                        assignment = at[Partition(record.topic, record.partition)]
                         if message.kind is Kind.PARAMETERS and message.batch is not None:
                             found.update(message.batch.schema.names)
                         yield assignment, record.offset, message
@@ -206,11 +217,13 @@ class Replay:
             bar.close()
             consumer.close(5.0)
 
-    def _is_wanted(self, record: Record) -> bool:
+    def _is_wanted(self, record: Record, at: Mapping[Partition, Assignment], end: Mapping[int, int]) -> bool:
+        if Partition(record.topic, record.partition) not in at or record.offset >= end[record.partition]:
+            return False
         return self._keys is None or record.key in self._keys
 
-    def _read(self, decoder: MessageDecoder, record: Record) -> Message:
-        message = decoder.decode(record)
+    def _read(self, messages: MessageReader, record: Record) -> Message:
+        message = messages.read(record)
         batch = message.batch
         if self.columns is None or batch is None or message.kind is not Kind.PARAMETERS:
             return message

@@ -19,9 +19,11 @@ import pandas as pd
 import pyarrow as pa
 
 from quixframes.closing import Closing
+from quixframes.codecs import Codec
 from quixframes.errors import ClosedError, SettingsError
 from quixframes.events_writer import EventsWriter
-from quixframes.frames import FrameEncoder
+from quixframes.foreign import encode_within
+from quixframes.frames import FrameDecoder, FrameEncoder
 from quixframes.parameters_writer import ParametersWriter, Rows
 from quixframes.settings import BufferSettings, Duration
 from quixframes.story import Story, StreamProperties
@@ -60,6 +62,7 @@ class StreamWriter(Closing):
         self.stream_id = stream_id
         self._lock = threading.RLock()
         self._frames = FrameEncoder()
+        self._decoder = FrameDecoder()
         self._session = uuid.uuid4().hex[:16]
         self._sequence = 0
         self._closed = False
@@ -125,7 +128,8 @@ class StreamWriter(Closing):
             if self._closed:
                 return
             self.parameters.buffer.flush()
-            self._send_told(end)
+            if self.topic.codec is None:
+                self._send_told(end)
             self._closed = True
         with self.topic._lock:
             self.topic._streams.pop(self.stream_id, None)
@@ -147,6 +151,7 @@ class StreamWriter(Closing):
             self._check_open()
             if story == self._story:
                 return
+            self._check_own("properties and definitions")
             most = self.topic._message_limit // 4
             if story.nbytes > most:
                 raise SettingsError(
@@ -182,6 +187,8 @@ class StreamWriter(Closing):
 
     def _check_size(self, batch: pa.RecordBatch) -> None:
         topic = self.topic
+        if topic.codec is not None:
+            return  # it knows the size of its messages when it has made them
         topic._encoder.check(batch, stream_id=self.stream_id, limit=topic._message_limit, story=self._story)
 
     def _write(self, batch: pa.RecordBatch) -> None:
@@ -196,6 +203,7 @@ class StreamWriter(Closing):
         """Send events, after the rows that the buffer holds."""
         with self._lock:
             self._check_open()
+            self._check_own("events")
             self._check_size(batch)
             self.topic._raise_failures()
             self.parameters.buffer.flush()
@@ -204,6 +212,9 @@ class StreamWriter(Closing):
     def _send(self, batch: pa.RecordBatch, kind: Kind = Kind.PARAMETERS) -> None:
         """Send rows or events. If it raises, every one that was not sent is named in the error."""
         topic, left = self.topic, batch.num_rows
+        if topic.codec is not None:
+            self._send_encoded(topic.codec, batch)
+            return
         for value, headers, rows in topic._encoder.encode(
             batch,
             stream_id=self.stream_id,
@@ -217,6 +228,27 @@ class StreamWriter(Closing):
             self._sequence += 1
             self._untold = None
             left -= rows
+
+    def _send_encoded(self, codec: Codec, batch: pa.RecordBatch) -> None:
+        """Send rows as a codec writes them."""
+        topic, left = self.topic, batch.num_rows
+        for message in encode_within(codec, self.stream_id, self._decoder.decode(batch), topic._message_limit):
+            topic._send(
+                self.stream_id, message.value, message.headers, message.rows, left, Kind.PARAMETERS, message.key
+            )
+            left -= message.rows
+
+    def _check_codec(self, batch: pa.RecordBatch) -> None:
+        """See whether a codec can write rows, before they are held."""
+        if self.topic.codec is not None:
+            encode_within(self.topic.codec, self.stream_id, self._decoder.decode(batch), self.topic._message_limit)
+
+    def _check_own(self, what: str) -> None:
+        if self.topic.codec is not None:
+            raise SettingsError(
+                f"topic {self.topic.name!r} is written through {type(self.topic.codec).__name__}, which carries rows: "
+                f"{what} need quixframes' own wire format (open the topic without codec=)"
+            )
 
     def _send_told(self, end: StreamEndType | None) -> None:
         """Send a message without rows: the stream's end, or its story alone."""
