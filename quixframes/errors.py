@@ -5,6 +5,7 @@
     QuixframesError
     ├── SettingsError (ValueError)      an argument or setting that cannot be
     ├── FrameError (ValueError)         a DataFrame that cannot be carried exactly: column, row
+    ├── ContractError (ValueError)      rows, or a new contract, that do not go with a topic's contract
     ├── WireError (ValueError)          a message that cannot be read: topic, partition, offset
     │   ├── DamagedMessageError         ours, but broken or cut off
     │   ├── ForeignMessageError         not written by quixframes
@@ -41,6 +42,7 @@ __all__ = [
     "BrokerUnavailableError",
     "ClosedError",
     "CommitError",
+    "ContractError",
     "DamagedMessageError",
     "DeliveryError",
     "ForeignMessageError",
@@ -81,6 +83,22 @@ class FrameError(QuixframesError, ValueError):
         super().__init__(message)
         self.column = column
         self.row = row
+
+
+class ContractError(QuixframesError, ValueError):
+    """Rows that do not keep a topic's contract, or a new contract that does not go with the old one.
+
+    ``topic`` and ``stream_id`` are None where they are not known. ``problems`` has what the table in the text has: a
+    ``contracts.Problem`` for each fault of rows, a ``contracts.Difference`` for each that parts two contracts.
+    """
+
+    def __init__(
+        self, message: str, *, topic: str | None = None, stream_id: str | None = None, problems: Sequence[Any] = ()
+    ) -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.stream_id = stream_id
+        self.problems = tuple(problems)
 
 
 class WireError(QuixframesError, ValueError):
