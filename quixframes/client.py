@@ -20,6 +20,7 @@ from quixframes.dead_letters import DeadLetters
 from quixframes.errors import ClosedError, QuixframesError, SettingsError, TopicNotFoundError
 from quixframes.input import InputTopic
 from quixframes.kafka import Admin, Producer, Transport
+from quixframes.letter_box import letters_frame, messages_of, placed, read_letters, send_messages
 from quixframes.message_reader import MessageReader
 from quixframes.output import Outputs, OutputTopic
 from quixframes.poller import Poller, Start
@@ -37,6 +38,7 @@ from quixframes.settings import (
     ReaderSettings,
     WriterSettings,
     seconds,
+    whole_number,
 )
 from quixframes.signals import install_sigterm, remove_sigterm
 from quixframes.topics import Topics
@@ -176,8 +178,8 @@ class StreamingClient(Closing):
             reader: limits and time-outs.
             on_bad_message: "raise" (default) a message that cannot be read, in the loop; or "skip" it, which is logged,
                 and counted in ``topic.bad_messages``.
-            dead_letters: a topic of the same cluster, to which a message that cannot be read goes instead, untouched, with
-                the reason in its headers; counted in ``topic.dead_lettered``. It has to exist. See
+            dead_letters: a topic of the same cluster, which has to exist: a message that cannot be read goes there
+                instead, untouched, with the reason in its headers, and is counted in ``topic.dead_lettered``. See
                 :meth:`dead_letters` and :meth:`send_back`.
             codec: how messages are read that quixframes did not write: ``JsonRows()``, ``CsvLines()``, ``BytesAsIs()``,
                 or one of your own. Default: they are bad messages.
@@ -266,6 +268,55 @@ class StreamingClient(Closing):
             record_columns=record_columns,
             progress=progress,
         )
+
+    # Dead letters
+
+    def dead_letters(self, topic: str, *, limit: int | None = None) -> pd.DataFrame:
+        """The messages in a dead-letter topic, one a row, the oldest first; no group is joined, nothing is committed.
+
+        The index ``time`` is when each came there (UTC). Columns: ``topic``, ``partition`` and ``offset`` are where it
+        came from; ``exception``, ``message`` and ``stacktrace`` are why; ``key``, ``value`` (bytes or None) and
+        ``headers`` (a list of pairs) are the message itself; ``dead_partition`` and ``dead_offset`` are where it is.
+
+        Args:
+            topic: the dead-letter topic.
+            limit: the most messages: the newest ones. Default: all of them.
+
+        Raises:
+            TopicNotFoundError: there is no such topic.
+            BrokerUnavailableError: the cluster was out of reach for 30 s.
+        """
+        if limit is not None:
+            whole_number(limit, "limit", least=1)
+        admin = self._get_admin()
+        admin.describe(topic)
+        consumer = self._transport.consumer(self.connection, ReaderSettings(), group=None)
+        return letters_frame(read_letters(topic, admin, consumer, limit))
+
+    def send_back(self, letters: pd.DataFrame, *, to: str | None = None) -> int:
+        """Send dead letters back to where they came from, and wait until the cluster has acknowledged them.
+
+        Key, value and headers are those of the frame; the reason's headers are gone. They stay in the dead-letter topic
+        as well, and nothing remembers that they were sent: a second call with the same rows sends them again.
+
+        Args:
+            letters: rows of :meth:`dead_letters`. What is changed in them is sent as it is then.
+            to: another topic to send all of them to.
+
+        Returns:
+            How many were sent.
+
+        Raises:
+            FrameError: a row is no dead letter. Nothing was sent.
+            TopicNotFoundError: a topic is not there any more. Nothing was sent.
+            DeadLetterError: some were not acknowledged; its ``left`` are their rows.
+        """
+        messages = messages_of(letters, to)
+        admin = self._get_admin()
+        counts = {name: admin.describe(name).partitions for name in {message.topic for message in messages}}
+        timeout = seconds(self._outputs.settings.delivery_timeout) + 5
+        send_messages(letters, placed(messages, counts), self._get_producer(), self._outputs.in_flight, timeout)
+        return len(messages)
 
     # Ends
 

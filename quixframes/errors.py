@@ -21,6 +21,7 @@
     │   ├── TlsError                    no trusted, encrypted connection could be made
     │   ├── MessageTooLargeError        over a limit of the client, topic or broker
     │   ├── DeliveryError               rows that were not acknowledged: stream, rows
+    │   ├── DeadLetterError             dead letters that were not: topic, partition, offset; or rows that are left
     │   ├── CommitError                 offsets that were not committed
     │   │   └── GroupMovedOnError       ... because the partition belongs to somebody else by now
     │   └── OffsetGoneError             retention removed what was to be read next
@@ -44,6 +45,7 @@ __all__ = [
     "CommitError",
     "ContractError",
     "DamagedMessageError",
+    "DeadLetterError",
     "DeliveryError",
     "ForeignMessageError",
     "FrameError",
@@ -203,6 +205,23 @@ class DeliveryError(BrokerError):
         self.stream_id = stream_id
         self.rows = rows
         self.others = tuple(others)
+
+
+class DeadLetterError(BrokerError):
+    """A message that could not be delivered to the dead-letter topic, or back.
+
+    ``topic``, ``partition`` and ``offset`` say which message it is: it stays where it is, and is not committed. Where
+    dead letters were sent back, ``left`` are the rows that could not be: send them again.
+    """
+
+    def __init__(
+        self, message: str, *, topic: str, partition: int | None, offset: int | None, left: Any = None
+    ) -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.left = left
 
 
 class CommitError(BrokerError):

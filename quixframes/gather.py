@@ -172,8 +172,8 @@ class Gatherer:
         self._ranges = None
 
     def _refuse(self, assignment: Assignment, record: Record, error: QuixframesError) -> None:
-        """Do what the topic's settings say with a message that cannot be processed, of which nothing was taken in: raise
-        the error, skip it, or send it to the dead-letter topic."""
+        """Do what the topic's settings say with a message that cannot be processed, and of which nothing was taken in:
+        raise the error, skip it, or send it to the dead-letter topic."""
         if self._dead_letters is not None:
             if self._ranges is None:
                 self._ranges = self._enter(assignment, record.offset, 1, None)
