@@ -33,7 +33,7 @@ import pyarrow as pa
 from quixframes.columns import NAT, OBJECT, refuse, values_of
 from quixframes.dtypes import check_array, rule_for, rule_of, tag_rule_of
 from quixframes.errors import FrameError
-from quixframes.record_batches import compacted, concat, keep_rows, row_nbytes, row_width, trimmed
+from quixframes.record_batches import compacted, concat, keep_rows, lone_nbytes, row_nbytes, row_width, trimmed
 from quixframes.rows import array_of, collect, texts_of, times_of_rows
 from quixframes.rules import PLAIN, TAG, Rule, object_rule, object_tag_rule, text_dtype
 from quixframes.split import split_by
@@ -48,6 +48,7 @@ __all__ = [
     "compacted",
     "concat",
     "keep_rows",
+    "lone_nbytes",
     "row_nbytes",
     "row_width",
     "split_by",
@@ -396,12 +397,14 @@ def check_supported(schema: pa.Schema) -> tuple[Rule, ...]:
 def check_values(batch: Any, *, plain: bool = False) -> None:
     """Raise `FrameError` where values contradict the schema in a way that Arrow's own validation does not look for.
 
-    Nulls in a column without any, a time that reads as missing, categories other than the descriptor's digest says.
+    Nulls in a column without any, a time that reads as missing, a null in a dictionary, categories other than the
+    descriptor's digest says.
     ``plain`` says that there is neither a null nor a dictionary column, which makes it cheap for small batches.
     """
     if not plain:
-        for field, array in zip(batch.schema, batch.columns, strict=True):
-            check_array(field, array)
+        for position, array in enumerate(batch.columns):
+            if array.null_count or isinstance(array, pa.DictionaryArray):
+                check_array(batch.schema.field(position), array)
     times = batch.column(0).to_numpy().view(np.int64)
     if len(times) and times[first := times.argmin()] == NAT:
         raise FrameError(f"column {TIME!r}: a time is missing", column=TIME, row=int(first))

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from quixframes.errors import FrameError
 from quixframes.rules import KEY, OBJECTS, TAG_TYPE
 
-__all__ = ["compacted", "concat", "keep_rows", "row_nbytes", "row_width", "trimmed"]
+__all__ = ["compacted", "concat", "keep_rows", "lone_nbytes", "row_nbytes", "row_width", "trimmed"]
 
 OBJECT_DESCRIPTORS = {rule.descriptor for rule in OBJECTS.values()}
 
@@ -58,20 +59,24 @@ def trimmed(batch: pa.RecordBatch) -> pa.RecordBatch:
     >>> trimmed(pa.record_batch({"TAG__lap": tags}).slice(2)).column(0).dictionary.to_pylist()
     ['c']
     """
-    arrays = [_trimmed(field, array) for field, array in zip(batch.schema, batch.columns, strict=True)]
-    if all(array is None for array in arrays):
+    arrays = batch.columns
+    places = [
+        at
+        for at, array in enumerate(arrays)
+        if isinstance(array, pa.DictionaryArray)
+        and len(array.dictionary) > len(array) - array.null_count
+        and _is_tag(batch.schema.field(at))
+    ]
+    if not places:
         return batch
-    arrays = [array if new is None else new for array, new in zip(batch.columns, arrays, strict=True)]
+    for at in places:
+        arrays[at] = arrays[at].dictionary_decode().dictionary_encode()
     return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
 
-def _trimmed(field: Any, array: Any) -> Any:
-    """None where there is nothing to do."""
-    if field.type != TAG_TYPE or len(array.dictionary) <= len(array) - array.null_count:
-        return None
-    if (field.metadata or {}).get(KEY, b"").startswith(b"category:"):  # its values are part of its dtype
-        return None
-    return array.dictionary_decode().dictionary_encode()
+def _is_tag(field: Any) -> bool:
+    """Whether it is a dictionary that says nothing but its values; that of a categorical is part of the dtype."""
+    return bool(field.type == TAG_TYPE) and not (field.metadata or {}).get(KEY, b"").startswith(b"category:")
 
 
 def keep_rows(batch: pa.RecordBatch, mask: npt.NDArray[np.bool_]) -> pa.RecordBatch:
@@ -100,6 +105,7 @@ def _kept(field: Any, array: Any, mask: Any, keep: Any) -> Any:
     return pa.Array.from_buffers(array.type, len(kept), [pa.array(present).buffers()[1], *kept.buffers()[1:]])
 
 
+WIDEST = 8  # bytes of an offset into a dictionary of strings
 VIEW = 16  # bytes of a string_view or binary_view itself; up to 12 bytes of text are inside
 
 
@@ -119,6 +125,26 @@ def row_nbytes(batch: pa.RecordBatch) -> Any:
             varying += lengths
             any_varies = True
     return varying + fixed if any_varies else fixed
+
+
+def lone_nbytes(batch: pa.RecordBatch) -> Any:
+    """The bytes of each row as it would travel by itself, as `row_nbytes` gives them: with the values of its own tags,
+    and with the whole dictionary of any other dictionary column.
+
+    >>> tags = pa.array(["a", None, "abc"], TAG_TYPE)
+    >>> (lone_nbytes(pa.record_batch({"TAG__lap": tags})) - row_nbytes(pa.record_batch({"TAG__lap": tags}))).tolist()
+    [9, 8, 11]
+    """
+    sizes = row_nbytes(batch)
+    for field, array in zip(batch.schema, batch.columns, strict=True):
+        if not isinstance(array, pa.DictionaryArray):
+            continue
+        if _is_tag(field):
+            lengths = np.append(pc.binary_length(array.dictionary).to_numpy(), 0)
+            sizes = sizes + WIDEST + lengths[array.indices.fill_null(len(lengths) - 1).to_numpy()]
+        else:
+            sizes = sizes + array.dictionary.nbytes
+    return sizes
 
 
 def row_width(schema: Any) -> int | None:

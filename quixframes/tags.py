@@ -57,12 +57,12 @@ def _checked_text(text: object, what: str) -> str:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Plan:
-    """What becomes of batches of one schema: the tags that are there, as (position, default); the values of those that
-    are added, whose fields stand at the end of ``target``."""
+    """What becomes of batches of one schema: the tags that are there, as (position, default); the dictionaries of those
+    that are added, whose fields stand at the end of ``target``."""
 
     source: Any
     present: tuple[tuple[int, str], ...]
-    added: tuple[str, ...]
+    added: tuple[Any, ...]
     target: Any
 
 
@@ -99,7 +99,9 @@ class DefaultTags:
             field, arrays[position] = _with_default(batch.schema.field(position), arrays[position], default)
             if not field.equals(schema.field(position), check_metadata=True):
                 schema = schema.set(position, field)
-        arrays += [constant_tag(value, batch.num_rows) for value in plan.added]
+        if plan.added:
+            firsts = _firsts(batch.num_rows)
+            arrays += [dictionary_array(firsts, values, False) for values in plan.added]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _plan_of(self, schema: Any) -> _Plan:
@@ -120,7 +122,7 @@ class DefaultTags:
         present = tuple((places[TAG + name], value) for name, value in self.tags.items() if TAG + name in places)
         missing = {TAG + name: value for name, value in self.tags.items() if TAG + name not in places}
         target = pa.schema([*schema, *(self._rule.field(name) for name in missing)])
-        return _Plan(schema, present, tuple(missing.values()), target)
+        return _Plan(schema, present, tuple(_dictionary(value) for value in missing.values()), target)
 
 
 def with_default_tags(batch: pa.RecordBatch, tags: Mapping[str, str]) -> pa.RecordBatch:
@@ -136,8 +138,16 @@ def constant_tag(value: str | None, rows: int) -> pa.Array:
     """
     if value is None:
         return pa.nulls(rows, TAG_TYPE)
-    indices = pa.Array.from_buffers(pa.int32(), rows, [None, pa.py_buffer(bytes(4 * rows))], 0)
-    return dictionary_array(indices, pa.array([value], pa.large_string()), False)
+    return dictionary_array(_firsts(rows), _dictionary(value), False)
+
+
+def _dictionary(*values: str) -> pa.Array:
+    return pa.array(values, TAG_TYPE.value_type)
+
+
+def _firsts(rows: int) -> pa.Array:
+    """Indices that all are the first value's."""
+    return pa.Array.from_buffers(TAG_TYPE.index_type, rows, [None, pa.py_buffer(bytes(4 * rows))], 0)
 
 
 def filled_tag(array: pa.Array, default: str) -> pa.Array:
@@ -149,9 +159,9 @@ def filled_tag(array: pa.Array, default: str) -> pa.Array:
     if not array.null_count:
         return array
     values = array.dictionary
-    place = pc.index(values, pa.scalar(default, pa.large_string())).as_py()
+    place = pc.index(values, pa.scalar(default, TAG_TYPE.value_type)).as_py()
     if place < 0:
-        place, values = len(values), pa.concat_arrays([values, pa.array([default], pa.large_string())])
+        place, values = len(values), pa.concat_arrays([values, _dictionary(default)])
     return dictionary_array(array.indices.fill_null(place), values, False)
 
 

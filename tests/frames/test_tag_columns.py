@@ -34,6 +34,7 @@ from quixframes.frames import (
     compacted,
     concat,
     keep_rows,
+    lone_nbytes,
     row_nbytes,
     row_width,
     split_by,
@@ -307,6 +308,23 @@ def test_a_trimmed_slice_has_no_more_values_than_rows_that_have_one(
     for array in piece.columns[1:]:
         assert len(array.dictionary) <= len(present)
         assert set(present) <= set(array.dictionary.to_pylist())
+
+
+@often
+@given(st.lists(st.tuples(texts.map(lambda drawn: drawn[0] if drawn else None), st.text(max_size=9)), max_size=8))
+def test_a_row_by_itself_has_its_own_tags_and_all_categories(drawn: list[tuple[str | None, str]]) -> None:
+    """Which is what the largest message of one row is made of: no less than what travels beyond its fixed parts."""
+    frame = tagged([tag for tag, _ in drawn])
+    frame["text"] = of_object([text for _, text in drawn])
+    frame["c"] = pd.Categorical([text for _, text in drawn])
+    batch = FrameEncoder().encode(frame)
+    sizes = np.broadcast_to(lone_nbytes(batch), batch.num_rows)
+    categories = batch.column("c").dictionary.nbytes
+    for row, (tag, _) in enumerate(drawn):
+        assert sizes[row] == row_nbytes(batch)[row] + len(DTYPES) * (8 + len((tag or "").encode())) + categories
+    plain = FrameEncoder().encode(indexed({"TAG__x": of_object([tag for tag, _ in drawn])}))
+    for row, size in enumerate(np.broadcast_to(lone_nbytes(plain.slice(1)), max(len(drawn) - 1, 0))):
+        assert size == 8 + 4 + 8 + len((drawn[row + 1][0] or "").encode())
 
 
 def test_trimming_leaves_categories_alone() -> None:
