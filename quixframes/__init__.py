@@ -5,6 +5,7 @@ from importlib.metadata import version
 from quixframes.batch import RowBatch, StreamReader
 from quixframes.client import StreamingClient
 from quixframes.codecs import Codec, Decoded, Encoded, RecordError
+from quixframes.contracts import Contract, Parameter, Tag
 from quixframes.csv_lines import CsvLines
 from quixframes.errors import (
     AccessDeniedError,
@@ -13,6 +14,8 @@ from quixframes.errors import (
     BrokerUnavailableError,
     ClosedError,
     CommitError,
+    ContractBreachError,
+    ContractError,
     DamagedMessageError,
     DeadLetterError,
     DeliveryError,
@@ -69,10 +72,13 @@ __all__ = [
     "CommitError",
     "CommitMode",
     "CommitSettings",
+    "Contract",
+    "ContractBreachError",
+    "ContractError",
     "CsvLines",
     "DamagedMessageError",
-    "Decoded",
     "DeadLetterError",
+    "Decoded",
     "DeliveryError",
     "Encoded",
     "EventDefinition",
@@ -91,6 +97,7 @@ __all__ = [
     "MessageTooLargeError",
     "OffsetGoneError",
     "OutputTopic",
+    "Parameter",
     "ParameterDefinition",
     "QuixframesError",
     "ReaderSettings",
@@ -109,6 +116,7 @@ __all__ = [
     "StreamReader",
     "StreamWriter",
     "StreamingClient",
+    "Tag",
     "TlsError",
     "TopicNotFoundError",
     "WireError",
