@@ -43,6 +43,7 @@ __all__ = [
     "BrokerUnavailableError",
     "ClosedError",
     "CommitError",
+    "ContractBreachError",
     "ContractError",
     "DamagedMessageError",
     "DeadLetterError",
@@ -132,6 +133,15 @@ class SequenceError(WireError):
     def __init__(self, fault: Any) -> None:
         super().__init__(fault.what, topic=fault.topic, partition=fault.partition, offset=fault.offset)
         self.fault = fault
+
+
+class ContractBreachError(WireError):
+    """A message whose rows do not keep the topic's contract; ``problems`` says in what, its cause is the
+    :class:`ContractError`. Who wrote it did not know the contract."""
+
+    def __init__(self, message: str, *, topic: str, partition: int, offset: int, problems: Sequence[Any]) -> None:
+        super().__init__(message, topic=topic, partition=partition, offset=offset)
+        self.problems = tuple(problems)
 
 
 class ClosedError(QuixframesError):
