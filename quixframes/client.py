@@ -9,17 +9,22 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import pandas as pd
+import pyarrow as pa
 
 from quixframes.closing import Closing
 from quixframes.codecs import Codec
+from quixframes.contract_check import ContractCheck
+from quixframes.contract_store import ContractStore
+from quixframes.contracts import Contract
 from quixframes.dead_letters import DeadLetters
 from quixframes.errors import ClosedError, QuixframesError, SettingsError, TopicNotFoundError
 from quixframes.input import InputTopic
-from quixframes.kafka import Admin, Producer, Transport
+from quixframes.kafka import Admin, Consumer, Producer, Transport
 from quixframes.letter_box import letters_frame, messages_of, placed, read_letters, send_messages
 from quixframes.message_reader import MessageReader
 from quixframes.output import Outputs, OutputTopic
@@ -49,6 +54,8 @@ if TYPE_CHECKING:
 __all__ = ["StreamingClient"]
 
 log = logging.getLogger(__name__)
+
+GivenContract: TypeAlias = Contract | Mapping[str, Any] | pa.Schema | pd.DataFrame | Literal["topic"] | None
 
 
 class StreamingClient(Closing):
@@ -97,7 +104,8 @@ class StreamingClient(Closing):
         self._admin: Admin | None = None
         self._inputs: list[InputTopic] = []
         self._closed = False
-        self.topics = Topics(self._get_admin)
+        self._contracts = ContractStore(self._get_admin, self._get_producer, self._lone_consumer)
+        self.topics = Topics(self._get_admin, self._contracts, partial(self.replay, contract=None, progress=False))
         # A client lives until it is closed, at the latest when the program ends: so that its group learns of it, and
         # its rows are sent.
         atexit.register(self._close_at_exit)
@@ -130,7 +138,13 @@ class StreamingClient(Closing):
     # Topics
 
     def open_output_topic(
-        self, topic: str, *, buffer: BufferSettings | None = None, codec: Codec | None = None
+        self,
+        topic: str,
+        *,
+        buffer: BufferSettings | None = None,
+        codec: Codec | None = None,
+        contract: GivenContract = "topic",
+        dead_letters: str | None = None,
     ) -> OutputTopic:
         """Open a topic to write to.
 
@@ -139,13 +153,35 @@ class StreamingClient(Closing):
             buffer: the rules of its streams' buffers. Default: 10,000 rows or 1 s, whichever first.
             codec: how rows are written for others: ``JsonRows()``, ``CsvLines()``, ``BytesAsIs()``, or one of your own.
                 It carries rows, and nothing else that a stream may say. Default: quixframes' own wire format.
+            contract: what rows have to be like. "topic" (default): what ``client.topics.set_contract`` has kept for the
+                topic, if anything. Or a :class:`~quixframes.Contract` or anything that ``Contract.of`` takes; or None,
+                for no contract.
+            dead_letters: the topic to which rows go that do not keep the contract, where that says so. It has to exist.
 
         Raises:
-            TopicNotFoundError: there is no such topic.
+            TopicNotFoundError: there is no such topic, or no such dead-letter topic.
+            SettingsError: the contract has dead letters, and ``dead_letters`` names no topic for them.
             BrokerUnavailableError: nobody answers at the address.
         """
         description = self._get_admin().describe(topic)
-        return OutputTopic(description, self._get_producer(), self._outputs, buffer or BufferSettings(), codec)
+        check = self._contract_check(topic, contract)
+        letters = None
+        if check is not None and check.sends_dead_letters:
+            if dead_letters is None:
+                raise SettingsError(
+                    f"the contract of topic {topic!r} sends rows to a dead-letter topic: open it with "
+                    "dead_letters='a-topic' that exists"
+                )
+            letters = self._open_dead_letters(dead_letters, topic)
+        return OutputTopic(
+            description,
+            self._get_producer(),
+            self._outputs,
+            buffer or BufferSettings(),
+            codec,
+            contract=check,
+            dead_letters=letters,
+        )
 
     def open_input_topic(
         self,
@@ -160,6 +196,7 @@ class StreamingClient(Closing):
         dead_letters: str | None = None,
         codec: Codec | None = None,
         record_columns: RecordColumns | None = None,
+        contract: GivenContract = "topic",
         faults: FaultSettings | None = None,
         hooks: Hooks | None = None,
     ) -> InputTopic:
@@ -184,6 +221,7 @@ class StreamingClient(Closing):
             codec: how messages are read that quixframes did not write: ``JsonRows()``, ``CsvLines()``, ``BytesAsIs()``,
                 or one of your own. Default: they are bad messages.
             record_columns: what Kafka says of each record (key, broker time, headers) that its rows get as columns.
+            contract: as in :meth:`open_output_topic`. A message whose rows do not keep it is a bad message as a whole.
             faults: what to do where messages of a stream are missing, repeated or out of order. Default: log it. They
                 are counted in ``topic.sequence_faults``.
             hooks: functions that are told of partitions that come and go, of commits, and of streams that are idle.
@@ -204,7 +242,8 @@ class StreamingClient(Closing):
         admin.describe(topic)
         letters = None
         if dead_letters is not None:
-            letters = self._open_dead_letters(dead_letters, topic, consumer_group, on_bad_message)
+            letters = self._open_dead_letters_of_input(dead_letters, topic, consumer_group, on_bad_message)
+        messages = MessageReader(codec, record_columns, self._contract_check(topic, contract))
         poller = Poller(
             self._transport.consumer(self.connection, reader, group=consumer_group),
             topic,
@@ -223,7 +262,7 @@ class StreamingClient(Closing):
             reader=reader,
             on_bad_message=on_bad_message,
             dead_letters=letters,
-            messages=MessageReader(codec, record_columns),
+            messages=messages,
             faults=faults or FaultSettings(),
             on_idle=None if hooks is None else hooks.idle,
             outputs=self._outputs,
@@ -241,6 +280,7 @@ class StreamingClient(Closing):
         *,
         codec: Codec | None = None,
         record_columns: RecordColumns | None = None,
+        contract: GivenContract = "topic",
         progress: bool = True,
     ) -> Replay:
         """What a topic retains, up to where it ends when the reading starts; no group is joined, nothing is committed.
@@ -251,6 +291,8 @@ class StreamingClient(Closing):
             columns: parameters to read; those of other names are never converted. Default: all.
             codec: as in :meth:`open_input_topic`.
             record_columns: as in :meth:`open_input_topic`.
+            contract: as in :meth:`open_output_topic`. Where it has dead letters, messages that do not keep it are left
+                out, which is logged.
             progress: whether a bar shows how far it is.
 
         Raises:
@@ -261,11 +303,12 @@ class StreamingClient(Closing):
         return Replay(
             topic,
             admin,
-            lambda: self._transport.consumer(self.connection, ReaderSettings(), group=None),
+            self._lone_consumer,
             streams=streams,
             columns=columns,
             codec=codec,
             record_columns=record_columns,
+            contract=self._contract_check(topic, contract),
             progress=progress,
         )
 
@@ -290,8 +333,7 @@ class StreamingClient(Closing):
             whole_number(limit, "limit", least=1)
         admin = self._get_admin()
         admin.describe(topic)
-        consumer = self._transport.consumer(self.connection, ReaderSettings(), group=None)
-        return letters_frame(read_letters(topic, admin, consumer, limit))
+        return letters_frame(read_letters(topic, admin, self._lone_consumer(), limit))
 
     def send_back(self, letters: pd.DataFrame, *, to: str | None = None) -> int:
         """Send dead letters back to where they came from, and wait until the cluster has acknowledged them.
@@ -377,15 +419,18 @@ class StreamingClient(Closing):
                 self._admin = self._transport.admin(self.connection)
             return self._admin
 
-    def _open_dead_letters(self, name: str, topic: str, group: str | None, on_bad_message: str) -> DeadLetters:
+    def _open_dead_letters_of_input(self, name: str, topic: str, group: str | None, on_bad_message: str) -> DeadLetters:
         if on_bad_message == "skip":
             raise SettingsError(f"on_bad_message='skip' and dead_letters={name!r} exclude each other: leave one out")
         if group is None:
             raise SettingsError(
                 f"dead_letters={name!r} needs a consumer group: without one nothing remembers which messages went there"
             )
+        return self._open_dead_letters(name, topic)
+
+    def _open_dead_letters(self, name: str, topic: str) -> DeadLetters:
         if name == topic:
-            raise SettingsError(f"dead_letters={name!r} is the topic that is read: give another one")
+            raise SettingsError(f"dead_letters={name!r} is the topic that the dead letters are of: give another one")
         try:
             description = self._get_admin().describe(name)
         except TopicNotFoundError as exc:
@@ -393,6 +438,19 @@ class StreamingClient(Closing):
                 f"there is no dead-letter topic {name!r}: make it with client.topics.create({name!r})", topic=name
             ) from exc
         return DeadLetters(description, self._get_producer(), self._outputs.in_flight)
+
+    def _lone_consumer(self) -> Consumer:
+        return self._transport.consumer(self.connection, ReaderSettings(), group=None)
+
+    def _contract_check(self, topic: str, given: GivenContract) -> ContractCheck | None:
+        if given is None:
+            return None
+        if not isinstance(given, str):
+            return ContractCheck(Contract.of(given), topic)
+        if given != "topic":
+            raise SettingsError(f"contract={given!r} has to be 'topic', None, or what Contract.of takes")
+        kept = self._contracts.get(topic)
+        return None if kept is None else ContractCheck(kept, topic, partial(self._contracts.get, topic))
 
     def _get_producer(self) -> Producer:
         with self._lock:

@@ -24,6 +24,7 @@ import pandas as pd
 
 from quixframes.batch import Claim, RowBatch, StreamReader
 from quixframes.closing import Closing
+from quixframes.contracts import Contract
 from quixframes.dead_letters import DeadLetters, LetterDesk
 from quixframes.errors import (
     BrokerUnavailableError,
@@ -98,6 +99,7 @@ class InputTopic(Closing):
         self.consumer_group = group
         self.commit_settings = commit
         self._poller = poller
+        self._messages = messages
         self._admin = admin
         self._outputs = outputs
         self._on_close = on_close
@@ -437,6 +439,16 @@ class InputTopic(Closing):
         log.warning("topic %s: stream %r has been silent for long: %r", self.name, stream.stream_id, stream)
 
     # State
+
+    @property
+    def contract(self) -> Contract | None:
+        """What rows have to be like; None where the topic has no contract."""
+        return None if self._messages.contract is None else self._messages.contract.contract
+
+    @property
+    def contract_counts(self) -> pd.DataFrame:
+        """Rows that did not keep the contract, by column and problem, whatever became of them."""
+        return pd.DataFrame() if self._messages.contract is None else self._messages.contract.counts
 
     @property
     def sequence_faults(self) -> pd.DataFrame:

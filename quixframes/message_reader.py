@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pyarrow as pa
+
 from quixframes.codecs import Codec, RecordError
-from quixframes.errors import DamagedMessageError
+from quixframes.contract_check import ContractCheck
+from quixframes.errors import ContractBreachError, ContractError, DamagedMessageError
 from quixframes.foreign import CodecReader, RowsOf
 from quixframes.kafka import Record
 from quixframes.record_columns import ColumnAdder, RecordColumns
@@ -24,12 +27,21 @@ class MessageReader:
     Args:
         codec: for the records that quixframes did not write; None: they raise.
         columns: what Kafka says of a record that its rows get as columns.
+        contract: what rows have to be like.
     """
 
-    def __init__(self, codec: Codec | None = None, columns: RecordColumns | None = None) -> None:
+    def __init__(
+        self,
+        codec: Codec | None = None,
+        columns: RecordColumns | None = None,
+        contract: ContractCheck | None = None,
+    ) -> None:
         self._own = MessageDecoder()
-        self._codec = None if codec is None else CodecReader(codec, columns)
+        # A codec adds the columns to many records at once, but where a contract has to look at the rows before.
+        self._codec = None if codec is None else CodecReader(codec, columns if contract is None else None)
+        self._codec_adds = contract is None
         self._columns = None if columns is None else ColumnAdder(columns)
+        self.contract = contract
         self._ahead: dict[_Place, RowsOf | RecordError] = {}
 
     def read_ahead(self, records: Sequence[Record]) -> None:
@@ -48,12 +60,18 @@ class MessageReader:
         """Read one record.
 
         Raises:
-            WireError: it cannot be read, not through the codec either.
+            WireError: it cannot be read, not through the codec either; or its rows do not keep the contract.
         """
-        if self._codec is not None and _is_foreign(record):
-            return self._read_foreign(self._codec, record)
-        message = self._own.decode(record)
-        if self._columns is not None and message.kind is Kind.PARAMETERS and message.batch is not None:
+        foreign = self._codec is not None and _is_foreign(record)
+        if self._codec is not None and foreign:
+            message = self._read_foreign(self._codec, record)
+        else:
+            message = self._own.decode(record)
+        if message.kind is not Kind.PARAMETERS:
+            return message
+        if self.contract is not None:
+            message = message._replace(batch=_conformed(self.contract, message, record))
+        if self._columns is not None and message.batch is not None and not (foreign and self._codec_adds):
             try:
                 batch = self._columns.add(message.batch, [record], [message.batch.num_rows])
             except RecordError as exc:
@@ -68,6 +86,20 @@ class MessageReader:
         if isinstance(found, RecordError):
             raise _damaged(record, found) from found
         return Message(found.stream_id, Kind.PARAMETERS, found.batch, "", 0, _NO_STORY, None)
+
+
+def _conformed(contract: ContractCheck, message: Message, record: Record) -> pa.RecordBatch:
+    """The message's rows as the contract has them. A message is refused as a whole, so that it can be sent back so."""
+    topic, partition, offset = _place(record)
+    try:
+        conformed = contract.apply(message.batch, message.stream_id)
+        if conformed.rejected is None:
+            return conformed.batch
+        raise contract.breach(conformed, message.stream_id)
+    except ContractError as exc:
+        raise ContractBreachError(
+            str(exc), topic=topic, partition=partition, offset=offset, problems=exc.problems
+        ) from exc
 
 
 def _is_foreign(record: Record) -> bool:

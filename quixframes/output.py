@@ -16,12 +16,16 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 
 from quixframes import frames
 from quixframes.closing import Closing
 from quixframes.codecs import Codec
+from quixframes.contract_check import ContractCheck
+from quixframes.contracts import Contract
 from quixframes.errors import (
     BrokerUnavailableError,
     ClosedError,
@@ -37,6 +41,9 @@ from quixframes.settings import BufferSettings, Duration, WriterSettings, byte_c
 from quixframes.story import Story, StreamProperties
 from quixframes.stream_writer import StreamWriter, checked_id
 from quixframes.wire import Headers, Kind, MessageEncoder, StreamEndType
+
+if TYPE_CHECKING:
+    from quixframes.dead_letters import DeadLetters
 
 __all__ = ["InFlight", "OutputTopic", "Outputs"]
 
@@ -153,8 +160,12 @@ class OutputTopic(Closing):
         outputs: Outputs,
         buffer: BufferSettings,
         codec: Codec | None = None,
+        contract: ContractCheck | None = None,
+        dead_letters: DeadLetters | None = None,
     ) -> None:
         self.name = description.name
+        self._contract = contract
+        self._dead_letters = dead_letters
         self.codec = codec
         self.partitions = description.partitions
         self._message_limit = description.message_limit
@@ -240,6 +251,16 @@ class OutputTopic(Closing):
 
     def _new_stream(self, stream_id: str, buffer: BufferSettings | None) -> StreamWriter:
         return StreamWriter(self, stream_id, buffer or self._buffer_settings)
+
+    @property
+    def contract(self) -> Contract | None:
+        """What rows have to be like; None where the topic has no contract."""
+        return None if self._contract is None else self._contract.contract
+
+    @property
+    def contract_counts(self) -> pd.DataFrame:
+        """Rows that did not keep the contract, by column and problem, whatever became of them."""
+        return pd.DataFrame() if self._contract is None else self._contract.counts
 
     # Rows
 
@@ -342,6 +363,21 @@ class OutputTopic(Closing):
 
     # For the streams
 
+    def _conform(self, batch: pa.RecordBatch, stream_id: str, *, dicts: bool) -> pa.RecordBatch:
+        """Rows as the contract has them; those that are to go to the dead-letter topic are sent there."""
+        if self._contract is None:
+            return batch
+        conformed = self._contract.apply(batch, stream_id, dicts=dicts)
+        if conformed.rejected is not None and self._dead_letters is not None:
+            rejected = frames.keep_rows(batch, conformed.rejected)
+            error = self._contract.breach(conformed, stream_id)
+            for value, headers, _ in self._encoder.encode(
+                rejected, stream_id=stream_id, session=uuid.uuid4().hex[:16], sequence=0, limit=self._message_limit
+            ):
+                refused = _Refused(self.name, stream_id.encode(), value, headers)
+                self._dead_letters.send(refused, error, lambda failure: None, self._has_given_up)
+        return conformed.batch
+
     def _send(
         self, stream_id: str, value: bytes, headers: Headers, rows: int, left: int, kind: Kind, key: bytes | None = None
     ) -> None:
@@ -397,6 +433,8 @@ class OutputTopic(Closing):
             self._failures.append(failure)
 
     def _raise_failures(self) -> None:
+        if self._dead_letters is not None:
+            self._dead_letters.raise_failures()
         if not self._failures:
             return
         with self._lock:
@@ -449,6 +487,18 @@ class OutputTopic(Closing):
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"topic {self.name!r} is closed: open it again with client.open_output_topic")
+
+
+class _Refused(NamedTuple):
+    """Rows that were not written to their topic, as the record that they would have been there."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Headers
+    partition: int = -1
+    offset: int = -1
+    timestamp: int = -1
 
 
 class _OnDone:

@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from quixframes.buffer import RowBuffer
-from quixframes.errors import DeliveryError, FrameError, MessageTooLargeError
+from quixframes.errors import ContractError, DeliveryError, FrameError, MessageTooLargeError
 from quixframes.frames import FrameDecoder
 from quixframes.settings import BufferSettings, seconds
 from quixframes.story import ParameterDefinition
@@ -192,6 +192,7 @@ class ParametersBuffer:
         """
         rows, self._collected = self._collected, []
         refused: list[FrameError | MessageTooLargeError] = []
+        breaches: list[ContractError] = []
         while rows:
             try:
                 self._add(self._encode(rows), self._since)
@@ -199,6 +200,10 @@ class ParametersBuffer:
             except (FrameError, MessageTooLargeError) as exc:
                 refused.append(exc)
                 rows = [] if exc.row is None else [row for n, row in enumerate(rows) if n != exc.row]
+            except ContractError:
+                rows = self._convert_each(rows, breaches)
+        if breaches:
+            raise breaches[0]
         if refused:
             stream = self._stream
             more = f" (and {len(refused) - 1} more rows)" if len(refused) > 1 else ""
@@ -208,6 +213,22 @@ class ParametersBuffer:
                 column=getattr(refused[0], "column", None),
                 row=refused[0].row,
             ) from refused[0]
+
+    def _convert_each(
+        self, rows: Sequence[Mapping[str, Any]], breaches: list[ContractError]
+    ) -> list[Mapping[str, Any]]:
+        """The rows that keep the contract, found one by one."""
+        kept = []
+        for row in rows:
+            try:
+                self._encode([row])
+            except ContractError as exc:
+                breaches.append(exc)
+            except (FrameError, MessageTooLargeError):
+                kept.append(row)  # told by whoever converts them together
+            else:
+                kept.append(row)
+        return kept if breaches else []
 
     def _encode(self, rows: Rows) -> pa.RecordBatch:
         batch = self._stream._encode(rows, {**self._stream.parameters._default_tags, **self._default_tags})

@@ -10,6 +10,7 @@ What this module holds to:
 from __future__ import annotations
 
 import html
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Self
@@ -23,7 +24,14 @@ from quixframes import frames
 from quixframes.assemble import Assembler
 from quixframes.batch import RowBatch
 from quixframes.codecs import Codec
-from quixframes.errors import BrokerUnavailableError, FrameError, OffsetGoneError, SettingsError
+from quixframes.contract_check import ContractCheck
+from quixframes.errors import (
+    BrokerUnavailableError,
+    ContractBreachError,
+    FrameError,
+    OffsetGoneError,
+    SettingsError,
+)
 from quixframes.event_frames import decode_events
 from quixframes.frames import FrameDecoder
 from quixframes.input import buffer_settings
@@ -35,6 +43,9 @@ from quixframes.settings import BufferSettings
 from quixframes.wire import Kind, Message
 
 __all__ = ["Replay"]
+
+
+log = logging.getLogger(__name__)
 
 
 class _Bar(tqdm):  # type: ignore[misc]
@@ -64,6 +75,7 @@ class Replay:
         columns: Collection[str] | None,
         codec: Codec | None,
         record_columns: RecordColumns | None,
+        contract: ContractCheck | None,
         progress: bool,
     ) -> None:
         if isinstance(streams, str) or isinstance(columns, str):
@@ -75,6 +87,7 @@ class Replay:
         self._consumer = consumer
         self._codec = codec
         self._record_columns = record_columns
+        self._contract = contract
         self._progress = progress
         # A codec may have the stream in the value, so that it has to be read first.
         by_key = streams is not None and codec is None
@@ -171,7 +184,7 @@ class Replay:
         }
         if not at:
             return
-        messages = MessageReader(self._codec, self._record_columns)
+        messages = MessageReader(self._codec, self._record_columns, self._contract)
         found: set[str] = set()
         consumer = self._consumer()
         total = sum(end[partition.number] - assignment.position for partition, assignment in at.items())
@@ -188,6 +201,8 @@ class Replay:
                 messages.read_ahead(wanted)
                 for record in wanted:
                     message = self._read(messages, record)
+                    if message is None:
+                        continue
                     if self.streams is None or message.stream_id in self.streams:
                         assignment = at[Partition(record.topic, record.partition)]
                         if message.kind is Kind.PARAMETERS and message.batch is not None:
@@ -222,8 +237,15 @@ class Replay:
             return False
         return self._keys is None or record.key in self._keys
 
-    def _read(self, messages: MessageReader, record: Record) -> Message:
-        message = messages.read(record)
+    def _read(self, messages: MessageReader, record: Record) -> Message | None:
+        """The message; None for one that a contract sends to a dead-letter topic, since it is none of the topic's."""
+        try:
+            message = messages.read(record)
+        except ContractBreachError as exc:
+            if messages.contract is None or not messages.contract.sends_dead_letters:
+                raise
+            log.warning("left out of the replay: %s", exc)
+            return None
         batch = message.batch
         if self.columns is None or batch is None or message.kind is not Kind.PARAMETERS:
             return message

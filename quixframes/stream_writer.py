@@ -176,12 +176,14 @@ class StreamWriter(Closing):
     def _encode(self, rows: Rows, tags: Mapping[str, str]) -> pa.RecordBatch:
         """Rows in normal form, each of which fits into a message."""
         with self._lock:
+            is_frame = isinstance(rows, pd.DataFrame)
             if isinstance(rows, pd.DataFrame):
                 batch = self._frames.encode(rows, epoch=self._epoch)
             else:
                 batch = self._frames.encode_rows([rows] if isinstance(rows, Mapping) else rows, epoch=self._epoch)
             if tags:
                 batch = with_default_tags(batch, tags)
+            batch = self.topic._conform(batch, self.stream_id, dicts=not is_frame)
             self._check_size(batch)
             return batch
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from quixframes.errors import TopicNotFoundError
+from quixframes.contract_store import CONTRACTS, ContractStore
+from quixframes.contracts import Contract
+from quixframes.errors import SettingsError, TopicNotFoundError
 from quixframes.kafka import Admin, TopicDescription
+from quixframes.replay import Replay
 from quixframes.settings import Duration, Size, byte_count, nanoseconds, whole_number
 
 __all__ = ["Topics"]
@@ -14,8 +18,10 @@ __all__ = ["Topics"]
 class Topics:
     """The topics of a cluster."""
 
-    def __init__(self, admin: Callable[[], Admin]) -> None:
+    def __init__(self, admin: Callable[[], Admin], contracts: ContractStore, replay: Callable[[str], Replay]) -> None:
         self._admin = admin
+        self._contracts = contracts
+        self._replay = replay
 
     def create(
         self,
@@ -25,6 +31,7 @@ class Topics:
         replication: int | None = None,
         retention: Duration | None = None,
         message_limit: Size | None = None,
+        contract: Any = None,
     ) -> TopicDescription:
         """Make a topic, and return when it can be used.
 
@@ -34,6 +41,7 @@ class Topics:
             replication: on how many brokers each row is kept; what the cluster has as its default when None.
             retention: how long rows are kept; the cluster's default (usually 7 days) when None.
             message_limit: the largest message; the cluster's default (usually 1 MiB) when None.
+            contract: what its rows have to be like, as in :meth:`set_contract`; nothing said when None.
 
         Raises:
             BrokerError: there is a topic of that name, or the cluster cannot make it so.
@@ -46,8 +54,11 @@ class Topics:
             settings["retention.ms"] = str(nanoseconds(retention, name="retention") // 10**6)
         if message_limit is not None:
             settings["max.message.bytes"] = str(byte_count(message_limit, name="message_limit"))
+        given = None if contract is None else Contract.of(contract)
         admin = self._admin()
         admin.create(name, partitions=partitions, replication=replication, settings=settings)
+        if given is not None:
+            self._contracts.set(name, given, evolve=False)
         return admin.describe(name)
 
     def describe(self, name: str) -> TopicDescription:
@@ -67,16 +78,68 @@ class Topics:
         return True
 
     def list(self) -> list[str]:
-        """The names of all topics but Kafka's internal ones, sorted."""
-        return self._admin().topics()
+        """The names of all topics but Kafka's and quixframes' internal ones, sorted."""
+        return [name for name in self._admin().topics() if name != CONTRACTS]
 
     def delete(self, name: str) -> None:
-        """Remove a topic and every row in it.
+        """Remove a topic and every row in it, and forget its contract.
 
         Raises:
             TopicNotFoundError: there is none of that name.
         """
         self._admin().delete(name)
+        self._contracts.remove(name)
+
+    # Contracts
+
+    def contract(self, name: str) -> Contract | None:
+        """The contract that a topic carries; None where it has none."""
+        return self._contracts.get(name)
+
+    def set_contract(self, name: str, contract: Any, *, force: bool = False) -> Contract:
+        """Say what the rows of a topic have to be like: for every writer and reader that opens it from now on.
+
+        It is kept in Kafka, in the compacted topic ``__quixframes.contracts``. Rows that are in the topic already stay
+        as they are; reading, they have to keep it too.
+
+        Args:
+            name: the topic, which has to exist.
+            contract: a :class:`~quixframes.Contract`; or a dict of names and dtypes, a ``pyarrow.Schema`` or a
+                DataFrame, as ``Contract.of`` takes them.
+            force: whether it may also be one that cannot follow the topic's present one, since rows that kept that one
+                would break this. Default False.
+
+        Raises:
+            ContractError: it cannot follow the present one; the text has a table of the differences.
+            TopicNotFoundError: there is no such topic.
+        """
+        given = Contract.of(contract)
+        self._admin().describe(name)
+        self._contracts.set(name, given, evolve=not force)
+        return given
+
+    def learn_contract(self, name: str, *, force: bool = False, **settings: Any) -> Contract:
+        """Make the first rows in a topic the contract of all: their columns, and their dtypes.
+
+        Args:
+            name: the topic.
+            force: as in :meth:`set_contract`.
+            settings: ``policy``, ``out_of_range`` and ``additional`` of the contract.
+
+        Raises:
+            SettingsError: there are no rows in it to learn from.
+            ContractError: as in :meth:`set_contract`.
+        """
+        for batch in self._replay(name).batches():
+            if len(batch):
+                return self.set_contract(name, Contract.of(batch.arrow, **settings), force=force)
+        raise SettingsError(
+            f"there are no rows in topic {name!r} to learn a contract from: write some, or use set_contract"
+        )
+
+    def remove_contract(self, name: str) -> None:
+        """Forget what the rows of a topic have to be like."""
+        self._contracts.remove(name)
 
     def __repr__(self) -> str:
-        return "<Topics: create, describe, exists, list, delete>"
+        return "<Topics: create, describe, exists, list, delete, contract, set_contract, learn_contract>"
