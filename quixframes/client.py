@@ -430,7 +430,7 @@ class StreamingClient(Closing):
 
     def _open_dead_letters(self, name: str, topic: str) -> DeadLetters:
         if name == topic:
-            raise SettingsError(f"dead_letters={name!r} is the topic that the dead letters are of: give another one")
+            raise SettingsError(f"dead_letters={name!r} is the topic itself: give another one")
         try:
             description = self._get_admin().describe(name)
         except TopicNotFoundError as exc:

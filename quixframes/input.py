@@ -30,6 +30,7 @@ from quixframes.errors import (
     BrokerUnavailableError,
     ClosedError,
     CommitError,
+    QuixframesError,
     SettingsError,
     WireError,
 )
@@ -517,6 +518,11 @@ class InputTopic(Closing):
             if self._finished or self._to_retry:
                 assignments = self._finish_delivered(max(0.1, deadline - time.monotonic()))
                 self._poller.commit(assignments, max(0.1, deadline - time.monotonic()))
+        except QuixframesError as exc:
+            if self._poller.error is None:
+                raise
+            # The loop was told why reading ended, and cannot change what follows from it.
+            log.warning("topic %s: what was finished last is not committed, and comes again: %s", self.name, exc)
         finally:
             self._closed = True
             self._poller.close(max(0.1, deadline - time.monotonic()))

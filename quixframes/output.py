@@ -287,7 +287,7 @@ class OutputTopic(Closing):
             raise SettingsError("write(..., by=) takes a DataFrame")
         # All are encoded before the first is sent: a fault in one stream's rows stops the frame as a whole.
         parts = [
-            (writer := self.get_or_create_stream(stream_id), writer._encode(frame, writer.parameters._default_tags))
+            (writer := self.get_or_create_stream(stream_id), writer._encode(frame, writer.parameters._tags))
             for stream_id, frame in frames.split_by(rows, by or "")
         ]
         for writer, batch in parts:

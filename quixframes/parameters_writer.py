@@ -23,7 +23,7 @@ from quixframes.errors import ContractError, DeliveryError, FrameError, MessageT
 from quixframes.frames import FrameDecoder
 from quixframes.settings import BufferSettings, seconds
 from quixframes.story import ParameterDefinition
-from quixframes.tags import checked_tags
+from quixframes.tags import DefaultTags, checked_tags
 from quixframes.writer_definitions import DefinitionsWriter
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class ParametersWriter(DefinitionsWriter[ParameterDefinition]):
 
     def __init__(self, stream: StreamWriter, buffer: BufferSettings) -> None:
         super().__init__(stream)
+        self._tags = DefaultTags({})
         self.buffer = ParametersBuffer(stream, buffer)
-        self._default_tags: dict[str, str] = {}
 
     def add_definition(
         self,
@@ -83,13 +83,15 @@ class ParametersWriter(DefinitionsWriter[ParameterDefinition]):
     def default_tags(self) -> Mapping[str, str]:
         """Tags that each row gets that has none of that name: ``{"lap": "12"}`` fills the column ``TAG__lap``. Assign a
         dict to change them; rows that are held already keep the earlier ones."""
-        return MappingProxyType(self._default_tags)
+        return MappingProxyType(self._tags.tags)
 
     @default_tags.setter
     def default_tags(self, tags: Mapping[str, str]) -> None:
         with self._stream._lock:
+            new = DefaultTags(tags)
             self.buffer._convert()
-            self._default_tags = checked_tags(tags)
+            self._tags = new
+            self.buffer._take_tags(new)
 
     def write(self, rows: Rows) -> None:
         """Send rows now: a DataFrame in, exactly these rows out, as one message unless they are over the topic's limit.
@@ -102,7 +104,7 @@ class ParametersWriter(DefinitionsWriter[ParameterDefinition]):
             MessageTooLargeError: one row is over the topic's limit.
             DeliveryError: an earlier write to this topic failed. Nothing of this frame was sent.
         """
-        self._stream._write(self._stream._encode(rows, self._default_tags))
+        self._stream._write(self._stream._encode(rows, self._tags))
 
 
 class ParametersBuffer:
@@ -110,7 +112,9 @@ class ParametersBuffer:
 
     def __init__(self, stream: StreamWriter, settings: BufferSettings) -> None:
         self._stream = stream
-        self._default_tags: dict[str, str] = {}
+        # Its own, and those with the stream's beside them.
+        self._own_tags: dict[str, str] = {}
+        self._tags = DefaultTags({})
         self._rows = RowBuffer(settings, FrameDecoder().decode)
         self._released: deque[pa.RecordBatch] = deque()
         self._collected: list[Mapping[str, Any]] = []
@@ -127,13 +131,18 @@ class ParametersBuffer:
     @property
     def default_tags(self) -> Mapping[str, str]:
         """As :attr:`ParametersWriter.default_tags`, for rows that go through this buffer; these come first."""
-        return MappingProxyType(self._default_tags)
+        return MappingProxyType(self._own_tags)
 
     @default_tags.setter
     def default_tags(self, tags: Mapping[str, str]) -> None:
         with self._stream._lock:
+            own = checked_tags(tags)
             self._convert()
-            self._default_tags = checked_tags(tags)
+            self._own_tags = own
+            self._take_tags(self._stream.parameters._tags)
+
+    def _take_tags(self, of_stream: DefaultTags) -> None:
+        self._tags = DefaultTags({**of_stream.tags, **self._own_tags})
 
     def __len__(self) -> int:
         """How many rows are held."""
@@ -231,7 +240,7 @@ class ParametersBuffer:
         return kept if breaches else []
 
     def _encode(self, rows: Rows) -> pa.RecordBatch:
-        batch = self._stream._encode(rows, {**self._stream.parameters._default_tags, **self._default_tags})
+        batch = self._stream._encode(rows, self._tags)
         self._stream._check_codec(batch)
         return batch
 

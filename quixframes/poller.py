@@ -211,6 +211,11 @@ class Poller:
         self._thread.join(timeout + 1)
 
     @property
+    def error(self) -> QuixframesError | None:
+        """What ended the reading; None while it goes on."""
+        return self._error
+
+    @property
     def prefetched_bytes(self) -> int:
         """Bytes that are read ahead."""
         return self._bytes

@@ -27,7 +27,7 @@ from quixframes.frames import FrameDecoder, FrameEncoder
 from quixframes.parameters_writer import ParametersWriter, Rows
 from quixframes.settings import BufferSettings, Duration
 from quixframes.story import Story, StreamProperties
-from quixframes.tags import with_default_tags
+from quixframes.tags import DefaultTags
 from quixframes.wire import Kind, StreamEndType
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class StreamWriter(Closing):
         if self._untold is not None:
             self._send_told(None)
 
-    def _encode(self, rows: Rows, tags: Mapping[str, str]) -> pa.RecordBatch:
+    def _encode(self, rows: Rows, tags: DefaultTags) -> pa.RecordBatch:
         """Rows in normal form, each of which fits into a message."""
         with self._lock:
             is_frame = isinstance(rows, pd.DataFrame)
@@ -181,9 +181,7 @@ class StreamWriter(Closing):
                 batch = self._frames.encode(rows, epoch=self._epoch)
             else:
                 batch = self._frames.encode_rows([rows] if isinstance(rows, Mapping) else rows, epoch=self._epoch)
-            if tags:
-                batch = with_default_tags(batch, tags)
-            batch = self.topic._conform(batch, self.stream_id, dicts=not is_frame)
+            batch = self.topic._conform(tags.add(batch), self.stream_id, dicts=not is_frame)
             self._check_size(batch)
             return batch
 

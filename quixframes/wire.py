@@ -92,13 +92,13 @@ class _EncodedSchema:
     schema: pa.Schema
     encoded: bytes
     fingerprint: bytes
-    has_dictionaries: bool
+    dictionaries: int
     row_width: int | None
 
     @classmethod
     def of(cls, schema: pa.Schema) -> _EncodedSchema:
         encoded = schema.serialize().to_pybytes()
-        return cls(schema, encoded, _fingerprint(encoded), _has_dictionaries(schema), frames.row_width(schema))
+        return cls(schema, encoded, _fingerprint(encoded), _dictionaries(schema), frames.row_width(schema))
 
 
 def _fingerprint(schema_bytes: bytes | memoryview) -> bytes:
@@ -157,16 +157,16 @@ class MessageEncoder:
         """
         schema = self._schema(batch.schema)
         # What a message of one row takes beside the row: the schema, Arrow's account of each column with its buffers
-        # (each filled up to eight bytes), and the dictionaries.
+        # (each filled up to eight bytes), and the dictionaries: all of a categorical's, and its own of a tag's.
         fixed = _MESSAGE_OVERHEAD + len(stream_id.encode()) + len(schema.encoded) + 128 * (batch.num_columns + 1)
-        fixed += story.nbytes
-        if schema.has_dictionaries:
-            fixed += sum(c.dictionary.nbytes + 256 for c in batch.columns if pa.types.is_dictionary(c.type))
-        if schema.row_width is not None:
+        fixed += story.nbytes + 256 * schema.dictionaries
+        if schema.dictionaries and batch.nbytes + fixed <= limit:
+            return
+        if schema.row_width is not None and not schema.dictionaries:
             if schema.row_width + fixed > limit and batch.num_rows:
                 raise _too_large(0, limit)
         elif batch.num_rows:
-            sizes = frames.row_nbytes(batch)
+            sizes = np.atleast_1d(frames.lone_nbytes(batch) if schema.dictionaries else frames.row_nbytes(batch))
             if sizes.max() + fixed > limit:
                 raise _too_large(int(sizes.argmax()), limit)
 
@@ -190,6 +190,8 @@ def _cut(
     """The batch as parts that each fit, with their values; ``row`` is where it begins in what was written."""
     if batch.num_rows == 0:
         return
+    if schema.dictionaries:
+        batch = frames.trimmed(batch)
     # What a slice takes is counted without encoding it, so that a frame of gigabytes is not encoded whole first.
     parts = -(-batch.nbytes // spare) if batch.get_total_buffer_size() > spare else 1
     if parts <= 1:
@@ -206,7 +208,7 @@ def _cut(
 
 
 def _value(batch: pa.RecordBatch, schema: _EncodedSchema) -> bytes:
-    if not schema.has_dictionaries:
+    if not schema.dictionaries:
         return b"".join((schema.encoded, batch.serialize(), _END_OF_STREAM))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:
@@ -237,11 +239,12 @@ def _rows_headers(batch: pa.RecordBatch, fingerprint: bytes) -> Headers:
 
 @dataclass(slots=True)
 class _KnownSchema:
-    """A schema without dictionaries that was checked, and what stands between it and the values of a plain batch (of no
-    nulls and not compressed): most small messages begin with the same bytes, which then need no second look."""
+    """A schema that was checked; where it has no dictionaries, also what stands between it and the values of a plain
+    batch (of no nulls and not compressed): most small messages begin with the same bytes, which need no second look."""
 
     schema: pa.Schema
     encoded: bytes
+    dictionaries: int
     plain: bytes = b"\0"
 
 
@@ -310,7 +313,9 @@ class MessageDecoder:
 
     def _batch(self, value: bytes, fingerprint: bytes) -> pa.RecordBatch:
         known = self._schemas.get(fingerprint)
-        if known is not None and value.startswith(known.encoded):
+        if known is not None and not value.startswith(known.encoded):
+            known = None
+        if known is not None and not known.dictionaries:
             # The schema is one that was checked before: what follows it is the record batch.
             start = len(known.encoded)
             message = pa.ipc.read_message(pa.py_buffer(value).slice(start))
@@ -326,20 +331,21 @@ class MessageDecoder:
             _refuse_compressed(message)
         with pa.ipc.open_stream(pa.py_buffer(value)) as stream:
             schema = stream.schema
-            frames.check_supported(schema)
+            if known is None:
+                frames.check_supported(schema)
             try:
                 batch = stream.read_next_batch()
             except StopIteration:
                 raise ValueError("it ends before its rows") from None
             batch.validate(full=True)
             frames.check_values(batch)
-        if not _has_dictionaries(schema):
+        if known is None:
             schema_bytes = schema.serialize().to_pybytes()
             # Kept only where these are the bytes that will be compared, as in every message that this library wrote.
             if value[: len(schema_bytes)] == schema_bytes and _fingerprint(schema_bytes) == fingerprint:
                 if len(self._schemas) >= _KEPT_SCHEMAS:
                     self._schemas.clear()
-                self._schemas[fingerprint] = _KnownSchema(schema, schema_bytes)
+                self._schemas[fingerprint] = _KnownSchema(schema, schema_bytes, _dictionaries(schema))
         return batch
 
 
@@ -436,5 +442,5 @@ def _field(flatbuffer: memoryview, table: int, place: int) -> int | None:
     return table + at + struct.unpack_from("<I", flatbuffer, table + at)[0] if at else None
 
 
-def _has_dictionaries(schema: pa.Schema) -> bool:
-    return any(pa.types.is_dictionary(field.type) for field in schema)
+def _dictionaries(schema: pa.Schema) -> int:
+    return sum(pa.types.is_dictionary(field.type) for field in schema)

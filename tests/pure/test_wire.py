@@ -119,6 +119,26 @@ def test_one_row_over_the_limit_raises_and_names_the_row() -> None:
         encoder.check(FrameEncoder().encode(frame), stream_id="s", limit=4_000)
 
 
+@pytest.mark.parametrize("limit", [3_000, 50_000])
+def test_tags_that_are_all_different_are_cut_with_their_rows(limit: int) -> None:
+    """A part has the values of its own rows only: those of all together are more than a message may have."""
+    frame = plain_frame(5_000)
+    frame["TAG__note"] = pd.array([f"{row} {'x' * 50}" for row in range(5_000)], dtype="string[python]")
+    MessageEncoder().check(FrameEncoder().encode(frame), stream_id="car-44", limit=limit)
+    messages = messages_of(frame, limit=limit)
+    assert all(len(message.value or b"") < limit for message in messages)
+    decoder = MessageDecoder()
+    back = pd.concat([FrameDecoder().decode(read(message, decoder).batch) for message in messages])
+    pd.testing.assert_frame_equal(back, frame, check_exact=True)
+
+
+def test_one_tag_over_the_limit_raises_and_names_the_row() -> None:
+    """Only the row that has it, though its value is in the dictionary of all."""
+    tags = pd.array(["a", "b", "c" * 5000, "d"], dtype="string[python]")
+    with pytest.raises(MessageTooLargeError, match="row 2 alone"):
+        MessageEncoder().check(FrameEncoder().encode(plain_frame(4).assign(TAG__x=tags)), stream_id="s", limit=4_000)
+
+
 def test_a_frame_without_rows_gives_no_message() -> None:
     assert messages_of(plain_frame(0)) == []
 
