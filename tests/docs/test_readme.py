@@ -52,6 +52,18 @@ def test_what_was_written_is_in_the_topic(
     assert written.iloc[-1].to_dict() == {"speed": 83.5, "gear": 4}
 
 
+def test_the_stream_said_what_it_is_and_what_happened(
+    after: dict[str, Any], session_client: qf.StreamingClient, unique: str
+) -> None:
+    replay = session_client.replay(f"{unique}-engine", progress=False)
+    (*_, last) = replay
+    assert last.stream.properties.name == "Car 44"
+    assert last.stream.parameters["speed"] == qf.ParameterDefinition("speed", unit="km/h", range=(0, 400))
+    events = replay.events()
+    assert events.index.tolist() == [after["now"]]
+    assert events[["stream", "id", "value", "TAG__lap"]].to_numpy().tolist() == [["car-44", "pit-stop", "tyres", "12"]]
+
+
 def test_every_row_was_processed_and_committed(
     after: dict[str, Any], session_client: qf.StreamingClient, unique: str
 ) -> None:
