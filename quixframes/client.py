@@ -21,10 +21,10 @@ from quixframes.codecs import Codec
 from quixframes.contract_check import ContractCheck
 from quixframes.contract_store import ContractStore
 from quixframes.contracts import Contract
-from quixframes.dead_letters import DeadLetters
+from quixframes.dead_letters import DeadLetters, dead_letter
 from quixframes.errors import ClosedError, QuixframesError, SettingsError, TopicNotFoundError
 from quixframes.input import InputTopic
-from quixframes.kafka import Admin, Consumer, Producer, Transport
+from quixframes.kafka import Admin, Consumer, Producer, TopicDescription, Transport
 from quixframes.letter_box import letters_frame, messages_of, placed, read_letters, send_messages
 from quixframes.message_reader import MessageReader
 from quixframes.output import Outputs, OutputTopic
@@ -165,14 +165,14 @@ class StreamingClient(Closing):
         """
         description = self._get_admin().describe(topic)
         check = self._contract_check(topic, contract)
-        letters = None
-        if check is not None and check.sends_dead_letters:
-            if dead_letters is None:
-                raise SettingsError(
-                    f"the contract of topic {topic!r} sends rows to a dead-letter topic: open it with "
-                    "dead_letters='a-topic' that exists"
-                )
-            letters = self._open_dead_letters(dead_letters, topic)
+        if check is not None and check.sends_dead_letters and dead_letters is None:
+            raise SettingsError(
+                f"the contract of topic {topic!r} sends rows to a dead-letter topic: open it with "
+                "dead_letters='a-topic' that exists"
+            )
+        letter = None
+        if dead_letters is not None:
+            letter = partial(dead_letter, topic=self._dead_letter_topic(dead_letters, topic))
         return OutputTopic(
             description,
             self._get_producer(),
@@ -180,7 +180,7 @@ class StreamingClient(Closing):
             buffer or BufferSettings(),
             codec,
             contract=check,
-            dead_letters=letters,
+            letter=letter,
         )
 
     def open_input_topic(
@@ -242,7 +242,7 @@ class StreamingClient(Closing):
         admin.describe(topic)
         letters = None
         if dead_letters is not None:
-            letters = self._open_dead_letters_of_input(dead_letters, topic, consumer_group, on_bad_message)
+            letters = self._open_dead_letters(dead_letters, topic, consumer_group, on_bad_message)
         messages = MessageReader(codec, record_columns, self._contract_check(topic, contract))
         poller = Poller(
             self._transport.consumer(self.connection, reader, group=consumer_group),
@@ -419,25 +419,24 @@ class StreamingClient(Closing):
                 self._admin = self._transport.admin(self.connection)
             return self._admin
 
-    def _open_dead_letters_of_input(self, name: str, topic: str, group: str | None, on_bad_message: str) -> DeadLetters:
+    def _open_dead_letters(self, name: str, topic: str, group: str | None, on_bad_message: str) -> DeadLetters:
         if on_bad_message == "skip":
             raise SettingsError(f"on_bad_message='skip' and dead_letters={name!r} exclude each other: leave one out")
         if group is None:
             raise SettingsError(
                 f"dead_letters={name!r} needs a consumer group: without one nothing remembers which messages went there"
             )
-        return self._open_dead_letters(name, topic)
+        return DeadLetters(self._dead_letter_topic(name, topic), self._get_producer(), self._outputs.in_flight)
 
-    def _open_dead_letters(self, name: str, topic: str) -> DeadLetters:
+    def _dead_letter_topic(self, name: str, topic: str) -> TopicDescription:
         if name == topic:
             raise SettingsError(f"dead_letters={name!r} is the topic itself: give another one")
         try:
-            description = self._get_admin().describe(name)
+            return self._get_admin().describe(name)
         except TopicNotFoundError as exc:
             raise TopicNotFoundError(
                 f"there is no dead-letter topic {name!r}: make it with client.topics.create({name!r})", topic=name
             ) from exc
-        return DeadLetters(description, self._get_producer(), self._outputs.in_flight)
 
     def _lone_consumer(self) -> Consumer:
         return self._transport.consumer(self.connection, ReaderSettings(), group=None)

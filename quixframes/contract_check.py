@@ -36,7 +36,12 @@ class ContractCheck:
         self.contract = contract
         self._conformer = Conformer(contract, topic=self.topic)
         # Rows given as dicts have no dtypes of their own to insist on: the contract gives them theirs.
-        lenient = Contract.of(contract, policy="promote") if contract.policy == "raise" else contract
+        # And a bad one among them spoils no other: it is rejected by itself, and the writer raises about it.
+        lenient = Contract.of(
+            contract,
+            policy="dead-letter" if contract.policy in ("raise", "promote") else contract.policy,
+            out_of_range="dead-letter" if contract.out_of_range == "raise" else contract.out_of_range,
+        )
         self._of_dicts = Conformer(lenient, topic=self.topic)
 
     @property
@@ -70,6 +75,11 @@ class ContractCheck:
             return False
         self._begin(new)
         return True
+
+    def sends(self, conformed: Conformed) -> bool:
+        """Whether the rows that were rejected are to go to a dead-letter topic; else they are an error."""
+        of_range, of_others = self.contract.out_of_range, self.contract.policy
+        return all((of_range if one.kind == "range" else of_others) == "dead-letter" for one in conformed.problems)
 
     def breach(self, conformed: Conformed, stream_id: str) -> ContractError:
         """The error that tells why rows were rejected."""

@@ -16,10 +16,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
-import pyarrow as pa
 
 from quixframes import frames
 from quixframes.closing import Closing
@@ -35,15 +33,15 @@ from quixframes.errors import (
     StreamExistsError,
     StreamNotFoundError,
 )
-from quixframes.kafka import Outgoing, Producer, TopicDescription
+from quixframes.kafka import Outgoing, Producer, Record, TopicDescription
 from quixframes.parameters_writer import Rows, Ticker
 from quixframes.settings import BufferSettings, Duration, WriterSettings, byte_count, seconds
-from quixframes.story import Story, StreamProperties
+from quixframes.story import StreamProperties
 from quixframes.stream_writer import StreamWriter, checked_id
-from quixframes.wire import Headers, Kind, MessageEncoder, StreamEndType
+from quixframes.wire import Kind, MessageEncoder, StreamEndType
 
-if TYPE_CHECKING:
-    from quixframes.dead_letters import DeadLetters
+MakeLetter = Callable[[Record, Exception], Outgoing]
+"""Makes the dead letter of a record, as ``quixframes.dead_letters.dead_letter`` does for one topic."""
 
 __all__ = ["InFlight", "OutputTopic", "Outputs"]
 
@@ -57,6 +55,7 @@ _WHAT = {
     Kind.EVENTS: "{:,} events",
     Kind.PROPERTIES: "the properties and definitions",
     Kind.END: "the end",
+    None: "{:,} dead letters' rows",
 }
 
 
@@ -161,11 +160,11 @@ class OutputTopic(Closing):
         buffer: BufferSettings,
         codec: Codec | None = None,
         contract: ContractCheck | None = None,
-        dead_letters: DeadLetters | None = None,
+        letter: MakeLetter | None = None,
     ) -> None:
         self.name = description.name
         self._contract = contract
-        self._dead_letters = dead_letters
+        self._letter = letter
         self.codec = codec
         self.partitions = description.partitions
         self._message_limit = description.message_limit
@@ -183,6 +182,7 @@ class OutputTopic(Closing):
         self._ticker = Ticker(f"quixframes-buffers-{self.name}")
         self.rows_written = 0
         self.events_written = 0
+        self.rows_dead = 0
         self.messages_written = 0
         outputs._add(self)
 
@@ -220,9 +220,7 @@ class OutputTopic(Closing):
                     f"stream {stream_id!r} is open on topic {self.name!r} already: "
                     "use get_or_create_stream or get_stream"
                 )
-            stream = self._streams[stream_id] = self._new_stream(stream_id, buffer)
-        if properties is not None:
-            stream._retell(Story(properties))
+            stream = self._streams[stream_id] = self._new_stream(stream_id, buffer, properties)
         return stream
 
     def get_stream(self, stream_id: str) -> StreamWriter:
@@ -240,17 +238,26 @@ class OutputTopic(Closing):
             )
         return stream
 
-    def get_or_create_stream(self, stream_id: str, *, buffer: BufferSettings | None = None) -> StreamWriter:
-        """The open stream of that ID, or a new one; ``buffer`` is for a new one, as in :meth:`create_stream`."""
+    def get_or_create_stream(
+        self,
+        stream_id: str,
+        *,
+        buffer: BufferSettings | None = None,
+        properties: StreamProperties | None = None,
+    ) -> StreamWriter:
+        """The open stream of that ID, or a new one; ``buffer`` and ``properties`` are for a new one, as in
+        :meth:`create_stream`."""
         with self._lock:
             self._check_open()
             stream = self._streams.get(stream_id)
             if stream is None:
-                stream = self._streams[stream_id] = self._new_stream(checked_id(stream_id), buffer)
+                stream = self._streams[stream_id] = self._new_stream(checked_id(stream_id), buffer, properties)
         return stream
 
-    def _new_stream(self, stream_id: str, buffer: BufferSettings | None) -> StreamWriter:
-        return StreamWriter(self, stream_id, buffer or self._buffer_settings)
+    def _new_stream(
+        self, stream_id: str, buffer: BufferSettings | None, properties: StreamProperties | None
+    ) -> StreamWriter:
+        return StreamWriter(self, stream_id, buffer or self._buffer_settings, properties)
 
     @property
     def contract(self) -> Contract | None:
@@ -287,11 +294,11 @@ class OutputTopic(Closing):
             raise SettingsError("write(..., by=) takes a DataFrame")
         # All are encoded before the first is sent: a fault in one stream's rows stops the frame as a whole.
         parts = [
-            (writer := self.get_or_create_stream(stream_id), writer._encode(frame, writer.parameters._tags))
+            (writer := self.get_or_create_stream(stream_id), writer._accept(frame, writer.parameters._tags))
             for stream_id, frame in frames.split_by(rows, by or "")
         ]
-        for writer, batch in parts:
-            writer._write(batch)
+        for writer, accepted in parts:
+            writer._write(accepted)
 
     # Ends
 
@@ -363,27 +370,10 @@ class OutputTopic(Closing):
 
     # For the streams
 
-    def _conform(self, batch: pa.RecordBatch, stream_id: str, *, dicts: bool) -> pa.RecordBatch:
-        """Rows as the contract has them; those that are to go to the dead-letter topic are sent there."""
-        if self._contract is None:
-            return batch
-        conformed = self._contract.apply(batch, stream_id, dicts=dicts)
-        if conformed.rejected is not None and self._dead_letters is not None:
-            rejected = frames.keep_rows(batch, conformed.rejected)
-            error = self._contract.breach(conformed, stream_id)
-            for value, headers, _ in self._encoder.encode(
-                rejected, stream_id=stream_id, session=uuid.uuid4().hex[:16], sequence=0, limit=self._message_limit
-            ):
-                refused = _Refused(self.name, stream_id.encode(), value, headers)
-                self._dead_letters.send(refused, error, lambda failure: None, self._has_given_up)
-        return conformed.batch
-
-    def _send(
-        self, stream_id: str, value: bytes, headers: Headers, rows: int, left: int, kind: Kind, key: bytes | None = None
-    ) -> None:
+    def _send(self, stream_id: str, message: Outgoing, rows: int, left: int, kind: Kind | None) -> None:
         """Send one message of ``rows`` rows or events; ``left`` are this one's and those that would follow it in the
-        same write. ``key`` is the stream ID unless a codec has another."""
-        size = len(value) + _BESIDE_VALUE
+        same write. ``kind`` is None for a dead letter."""
+        size = len(message.value or b"") + _BESIDE_VALUE
         room = self._in_flight.acquire(size, self._has_given_up)
         if self._tells_first or not room:
             # What was waited for has failed: rows that come after lost ones are not sent behind them, but lost too.
@@ -392,9 +382,11 @@ class OutputTopic(Closing):
             why = "earlier rows of this topic failed first" if room else "closing ended before there was room for them"
             self._fail(self._failure(stream_id, left, why, kind))
             self._raise_failures()
-        outgoing = Outgoing(self.name, stream_id.encode() if key is None else key, value, headers)
-        self._producer.send(outgoing, _OnDone(self, stream_id, rows, size, kind))
+        self._producer.send(message, _OnDone(self, stream_id, rows, size, kind))
         with self._lock:
+            if kind is None:
+                self.rows_dead += rows
+                return
             self.messages_written += 1
             if kind is Kind.PARAMETERS:
                 self.rows_written += rows
@@ -409,13 +401,13 @@ class OutputTopic(Closing):
     def _has_given_up(self) -> bool:
         return self._give_up_at is not None and time.monotonic() > self._give_up_at
 
-    def _done(self, stream_id: str, rows: int, size: int, kind: Kind, error: Exception | None) -> None:
+    def _done(self, stream_id: str, rows: int, size: int, kind: Kind | None, error: Exception | None) -> None:
         self._in_flight.release(size)
         if error is not None:
             self._fail(self._failure(stream_id, rows, error, kind))
 
     def _failure(
-        self, stream_id: str, rows: int, cause: Exception | str, kind: Kind = Kind.PARAMETERS
+        self, stream_id: str, rows: int, cause: Exception | str, kind: Kind | None = Kind.PARAMETERS
     ) -> DeliveryError:
         what = _WHAT[kind].format(rows)
         failure = DeliveryError(
@@ -433,8 +425,6 @@ class OutputTopic(Closing):
             self._failures.append(failure)
 
     def _raise_failures(self) -> None:
-        if self._dead_letters is not None:
-            self._dead_letters.raise_failures()
         if not self._failures:
             return
         with self._lock:
@@ -489,24 +479,12 @@ class OutputTopic(Closing):
             raise ClosedError(f"topic {self.name!r} is closed: open it again with client.open_output_topic")
 
 
-class _Refused(NamedTuple):
-    """Rows that were not written to their topic, as the record that they would have been there."""
-
-    topic: str
-    key: bytes
-    value: bytes
-    headers: Headers
-    partition: int = -1
-    offset: int = -1
-    timestamp: int = -1
-
-
 class _OnDone:
     """What becomes of a message. A class, since one is made for every message: cheaper than a closure of four cells."""
 
     __slots__ = ("_kind", "_rows", "_size", "_stream_id", "_topic")
 
-    def __init__(self, topic: OutputTopic, stream_id: str, rows: int, size: int, kind: Kind) -> None:
+    def __init__(self, topic: OutputTopic, stream_id: str, rows: int, size: int, kind: Kind | None) -> None:
         self._topic, self._stream_id, self._rows, self._size, self._kind = topic, stream_id, rows, size, kind
 
     def __call__(self, error: Exception | None) -> None:

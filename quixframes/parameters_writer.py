@@ -27,7 +27,7 @@ from quixframes.tags import DefaultTags, checked_tags
 from quixframes.writer_definitions import DefinitionsWriter
 
 if TYPE_CHECKING:
-    from quixframes.stream_writer import StreamWriter
+    from quixframes.stream_writer import Accepted, StreamWriter
 
 __all__ = ["ParametersBuffer", "ParametersWriter", "Rows", "Ticker"]
 
@@ -102,9 +102,10 @@ class ParametersWriter(DefinitionsWriter[ParameterDefinition]):
         Raises:
             FrameError: the frame cannot be carried exactly. Nothing of it was sent.
             MessageTooLargeError: one row is over the topic's limit.
+            ContractError: rows do not keep the topic's contract. Nothing of the frame was sent.
             DeliveryError: an earlier write to this topic failed. Nothing of this frame was sent.
         """
-        self._stream._write(self._stream._encode(rows, self._tags))
+        self._stream._write(self._stream._accept(rows, self._tags))
 
 
 class ParametersBuffer:
@@ -119,6 +120,7 @@ class ParametersBuffer:
         self._released: deque[pa.RecordBatch] = deque()
         self._collected: list[Mapping[str, Any]] = []
         self._since = 0.0
+        self.refused = 0  # rows that were left out so far, each of which was told
         # Rows given as dicts are collected and converted together, unless a rule has to look at each as it comes.
         looks = settings.time_span is not None or settings.trigger is not None or settings.filter is not None
         self._collect = 1 if looks else min(settings.rows or _COLLECTED_ROWS, _COLLECTED_ROWS)
@@ -163,9 +165,9 @@ class ParametersBuffer:
             stream._check_open()
             stream.topic._raise_failures()
             if isinstance(rows, pd.DataFrame):
-                batch = self._encode(rows)
+                accepted = self._accept(rows)
                 self._convert()
-                self._add(batch)
+                self._add(accepted)
             else:
                 self._collect_rows([rows] if isinstance(rows, Mapping) else rows)
             deadline = self._deadline()
@@ -200,52 +202,40 @@ class ParametersBuffer:
         A row that cannot be carried spoils no other: it is left out, and raises once the others are held.
         """
         rows, self._collected = self._collected, []
-        refused: list[FrameError | MessageTooLargeError] = []
-        breaches: list[ContractError] = []
+        refused: list[FrameError | MessageTooLargeError | ContractError] = []
+        count = 0
         while rows:
             try:
-                self._add(self._encode(rows), self._since)
-                break
+                accepted = self._accept(rows)
             except (FrameError, MessageTooLargeError) as exc:
                 refused.append(exc)
+                count += len(rows) if exc.row is None else 1
                 rows = [] if exc.row is None else [row for n, row in enumerate(rows) if n != exc.row]
-            except ContractError:
-                rows = self._convert_each(rows, breaches)
-        if breaches:
-            raise breaches[0]
+            else:
+                if accepted.refused is not None:
+                    refused.append(accepted.refused)
+                    count += len(rows) - accepted.batch.num_rows
+                self._add(accepted, self._since)
+                break
         if refused:
+            self.refused += count
             stream = self._stream
-            more = f" (and {len(refused) - 1} more rows)" if len(refused) > 1 else ""
+            what = "a row" if count == 1 else f"{count:,} rows"
             raise FrameError(
-                f"a row written to the buffer of stream {stream.stream_id!r}, topic {stream.topic.name!r}, was left "
-                f"out: {refused[0]}{more}",
+                f"{what} written to the buffer of stream {stream.stream_id!r}, topic {stream.topic.name!r}, "
+                f"{'was' if count == 1 else 'were'} left out: {refused[0]}",
                 column=getattr(refused[0], "column", None),
-                row=refused[0].row,
+                row=getattr(refused[0], "row", None),
             ) from refused[0]
 
-    def _convert_each(
-        self, rows: Sequence[Mapping[str, Any]], breaches: list[ContractError]
-    ) -> list[Mapping[str, Any]]:
-        """The rows that keep the contract, found one by one."""
-        kept = []
-        for row in rows:
-            try:
-                self._encode([row])
-            except ContractError as exc:
-                breaches.append(exc)
-            except (FrameError, MessageTooLargeError):
-                kept.append(row)  # told by whoever converts them together
-            else:
-                kept.append(row)
-        return kept if breaches else []
+    def _accept(self, rows: Rows) -> Accepted:
+        accepted = self._stream._accept(rows, self._tags)
+        self._stream._check_codec(accepted.batch)
+        return accepted
 
-    def _encode(self, rows: Rows) -> pa.RecordBatch:
-        batch = self._stream._encode(rows, self._tags)
-        self._stream._check_codec(batch)
-        return batch
-
-    def _add(self, batch: pa.RecordBatch, now: float | None = None) -> None:
-        added = self._rows.add(batch, time.monotonic() if now is None else now)
+    def _add(self, accepted: Accepted, now: float | None = None) -> None:
+        self._stream._send_letters(accepted)
+        added = self._rows.add(accepted.batch, time.monotonic() if now is None else now)
         self._released.extend(released.batch for released in added.releases)
         self._send()
 
@@ -335,14 +325,14 @@ class Ticker:
                 self._release(buffer)
 
     def _release(self, buffer: ParametersBuffer) -> None:
-        stream, held = buffer._stream, len(buffer)
+        stream, held, refused = buffer._stream, len(buffer), buffer.refused
         try:
             again = buffer._expire(time.monotonic())
         except DeliveryError as exc:
             with stream.topic._lock:  # counted where it happened; the next call on the topic raises it
                 stream.topic._failures.append(exc)
         except Exception as exc:  # nobody is there to catch it: the next call on the topic raises it
-            rows = 1 if isinstance(exc, FrameError) else held
+            rows = buffer.refused - refused or held
             stream.topic._fail(stream.topic._failure(stream.stream_id, rows, exc))
         else:
             if again is not None:

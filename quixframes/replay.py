@@ -134,6 +134,11 @@ class Replay:
         frame = decode_events([batch for name in names for batch in found[name]])
         lengths = [sum(int(batch.num_rows) for batch in found[name]) for name in names]
         if stream_column is not None:
+            if stream_column in frame.columns:
+                raise FrameError(
+                    f"events have a column {stream_column!r}: give stream_column= another name, or None",
+                    column=stream_column,
+                )
             frame.insert(0, stream_column, _labels(names, lengths, frame.index))
         return frame
 

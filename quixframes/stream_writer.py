@@ -11,27 +11,36 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from quixframes import frames
 from quixframes.closing import Closing
 from quixframes.codecs import Codec
-from quixframes.errors import ClosedError, SettingsError
+from quixframes.errors import (
+    ClosedError,
+    ContractError,
+    FrameError,
+    MessageTooLargeError,
+    QuixframesError,
+    SettingsError,
+)
 from quixframes.events_writer import EventsWriter
 from quixframes.foreign import encode_within
 from quixframes.frames import FrameDecoder, FrameEncoder
+from quixframes.kafka import Outgoing
 from quixframes.parameters_writer import ParametersWriter, Rows
 from quixframes.settings import BufferSettings, Duration
 from quixframes.story import Story, StreamProperties
 from quixframes.tags import DefaultTags
-from quixframes.wire import Kind, StreamEndType
+from quixframes.wire import Headers, Kind, StreamEndType
 
 if TYPE_CHECKING:
-    from quixframes.output import OutputTopic
+    from quixframes.output import MakeLetter, OutputTopic
 
 
 class Described(Protocol):
@@ -51,13 +60,36 @@ __all__ = ["PropertiesWriter", "StreamWriter", "checked_id"]
 _TELL_AFTER = 0.1  # seconds that a change of the story waits for rows to travel with
 
 
+class Accepted(NamedTuple):
+    """Rows that may be sent, in normal form; and of the same write, an error about rows that were left out, and dead
+    letters, each with its number of rows."""
+
+    batch: pa.RecordBatch
+    refused: ContractError | None = None
+    letters: Sequence[tuple[Outgoing, int]] = ()
+
+
+class _Refused(NamedTuple):
+    """Rows that were not written to their topic, as the record that they would have been there."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Headers
+    partition: int = -1
+    offset: int = -1
+    timestamp: int = -1
+
+
 class StreamWriter(Closing):
     """One stream of an output topic: what is written here shares one key, one partition, and its order.
 
     Leaving its ``with`` block ends the stream: as closed, by an error as aborted, by Ctrl-C and the like as terminated.
     """
 
-    def __init__(self, topic: OutputTopic, stream_id: str, buffer: BufferSettings) -> None:
+    def __init__(
+        self, topic: OutputTopic, stream_id: str, buffer: BufferSettings, properties: StreamProperties | None = None
+    ) -> None:
         self.topic = topic
         self.stream_id = stream_id
         self._lock = threading.RLock()
@@ -74,6 +106,8 @@ class StreamWriter(Closing):
         self.parameters = ParametersWriter(self, buffer)
         self.events = EventsWriter(self)
         self.properties = PropertiesWriter(self)
+        if properties is not None:
+            self._begin_story(Story(properties))
 
     @property
     def story(self) -> Story:
@@ -86,9 +120,10 @@ class StreamWriter(Closing):
 
         >>> clean.get_or_create_stream(batch.stream_id).inherit(batch.stream)                  # doctest: +SKIP
         """
-        if self._inherited is not stream.story:
-            self._retell(stream.story.with_properties(parents=(stream.stream_id,)))
-            self._inherited = stream.story
+        story = stream.story
+        if self._inherited is not story:
+            self._retell(lambda _: story.with_properties(parents=(stream.stream_id,)))
+            self._inherited = story
 
     @property
     def epoch(self) -> pd.Timestamp:
@@ -127,12 +162,18 @@ class StreamWriter(Closing):
         with self._lock:
             if self._closed:
                 return
-            self.parameters.buffer.flush()
+            refused: QuixframesError | None = None
+            try:
+                self.parameters.buffer.flush()
+            except (FrameError, MessageTooLargeError, ContractError) as exc:
+                refused = exc  # about rows that were left out: the others went, and the end follows them
             if self.topic.codec is None:
                 self._send_told(end)
             self._closed = True
         with self.topic._lock:
             self.topic._streams.pop(self.stream_id, None)
+        if refused is not None:
+            raise refused
 
     def _leave(self, exc: BaseException | None) -> None:
         if exc is None:
@@ -146,22 +187,31 @@ class StreamWriter(Closing):
 
     # For parameters and events
 
-    def _retell(self, story: Story) -> None:
+    def _retell(self, change: Callable[[Story], Story]) -> None:
+        """Say something else of the stream from here on, told with what is written next, or else in a moment."""
         with self._lock:
             self._check_open()
+            story = change(self._story)
             if story == self._story:
                 return
-            self._check_own("properties and definitions")
-            most = self.topic._message_limit // 4
-            if story.nbytes > most:
-                raise SettingsError(
-                    f"what stream {self.stream_id!r} says of itself takes {story.nbytes:,} bytes, and travels with "
-                    f"each message: it may be {most:,} bytes, a quarter of the topic's message limit"
-                )
+            self._check_story(story)
             self.parameters.buffer.flush()
-            self._story = story
-            self._untold = time.monotonic() + _TELL_AFTER
-        self.topic._ticker.watch(self.parameters.buffer, self._untold)
+            self._begin_story(story)
+
+    def _begin_story(self, story: Story) -> None:
+        self._check_story(story)
+        self._story = story
+        self._untold = deadline = time.monotonic() + _TELL_AFTER
+        self.topic._ticker.watch(self.parameters.buffer, deadline)
+
+    def _check_story(self, story: Story) -> None:
+        self._check_own("properties and definitions")
+        most = self.topic._message_limit // 4
+        if story.nbytes > most:
+            raise SettingsError(
+                f"what stream {self.stream_id!r} says of itself takes {story.nbytes:,} bytes, and travels with "
+                f"each message: it may be {most:,} bytes, a quarter of the topic's message limit"
+            )
 
     def _release(self) -> None:
         """Send what the buffer holds, and tell the story if no rows have told it."""
@@ -173,17 +223,59 @@ class StreamWriter(Closing):
         if self._untold is not None:
             self._send_told(None)
 
-    def _encode(self, rows: Rows, tags: DefaultTags) -> pa.RecordBatch:
-        """Rows in normal form, each of which fits into a message."""
+    def _accept(self, rows: Rows, tags: DefaultTags) -> Accepted:
+        """What may be sent of rows, and what not. Nothing is sent by it.
+
+        Raises:
+            FrameError: they cannot be carried exactly, or not be written by the codec.
+            MessageTooLargeError: one does not fit into a message.
+            ContractError: they do not keep the contract. Of rows given as dicts, those that do are not spoilt by it:
+                the error comes back as ``refused``.
+        """
         with self._lock:
-            is_frame = isinstance(rows, pd.DataFrame)
             if isinstance(rows, pd.DataFrame):
                 batch = self._frames.encode(rows, epoch=self._epoch)
             else:
                 batch = self._frames.encode_rows([rows] if isinstance(rows, Mapping) else rows, epoch=self._epoch)
-            batch = self.topic._conform(tags.add(batch), self.stream_id, dicts=not is_frame)
+            batch = tags.add(batch)
             self._check_size(batch)
-            return batch
+            check = self.topic._contract
+            if check is None:
+                return Accepted(batch)
+            dicts = not isinstance(rows, pd.DataFrame)
+            conformed = check.apply(batch, self.stream_id, dicts=dicts)
+            if conformed.batch is not batch:
+                self._check_size(conformed.batch)
+            if conformed.rejected is None:
+                return Accepted(conformed.batch)
+            error = check.breach(conformed, self.stream_id)
+            if check.sends(conformed) and self.topic._letter is not None:
+                rejected = frames.keep_rows(batch, conformed.rejected)
+                return Accepted(conformed.batch, letters=self._letters(rejected, error, self.topic._letter))
+            if dicts:
+                return Accepted(conformed.batch, refused=error)
+            raise error
+
+    def _letters(
+        self, rejected: pa.RecordBatch, error: ContractError, letter: MakeLetter
+    ) -> list[tuple[Outgoing, int]]:
+        """Rows as dead letters, each with how many it holds: the messages that they would have been in their topic."""
+        topic, key = self.topic, self.stream_id.encode()
+        made: Iterable[tuple[bytes, bytes, Headers, int]]
+        if topic.codec is not None:
+            frame = self._decoder.decode(rejected)
+            made = encode_within(topic.codec, self.stream_id, frame, topic._message_limit)
+        else:
+            found = topic._encoder.encode(
+                rejected,
+                stream_id=self.stream_id,
+                session=uuid.uuid4().hex[:16],
+                sequence=0,
+                limit=topic._message_limit,
+                story=self._story,
+            )
+            made = ((key, value, headers, rows) for value, headers, rows in found)
+        return [(letter(_Refused(topic.name, key, value, headers), error), rows) for key, value, headers, rows in made]
 
     def _check_size(self, batch: pa.RecordBatch) -> None:
         topic = self.topic
@@ -191,13 +283,22 @@ class StreamWriter(Closing):
             return  # it knows the size of its messages when it has made them
         topic._encoder.check(batch, stream_id=self.stream_id, limit=topic._message_limit, story=self._story)
 
-    def _write(self, batch: pa.RecordBatch) -> None:
+    def _write(self, accepted: Accepted) -> None:
         """Send rows, after those that the buffer holds."""
+        if accepted.refused is not None:
+            raise accepted.refused
         with self._lock:
             self._check_open()
             self.topic._raise_failures()
             self.parameters.buffer.flush()
-            self._send(batch)
+            self._send_letters(accepted)
+            self._send(accepted.batch)
+
+    def _send_letters(self, accepted: Accepted) -> None:
+        left = sum(rows for _, rows in accepted.letters)
+        for letter, rows in accepted.letters:
+            self.topic._send(self.stream_id, letter, rows, left, None)
+            left -= rows
 
     def _write_events(self, batch: pa.RecordBatch) -> None:
         """Send events, after the rows that the buffer holds."""
@@ -211,7 +312,7 @@ class StreamWriter(Closing):
 
     def _send(self, batch: pa.RecordBatch, kind: Kind = Kind.PARAMETERS) -> None:
         """Send rows or events. If it raises, every one that was not sent is named in the error."""
-        topic, left = self.topic, batch.num_rows
+        topic, left, key = self.topic, batch.num_rows, self.stream_id.encode()
         if topic.codec is not None:
             self._send_encoded(topic.codec, batch)
             return
@@ -224,7 +325,7 @@ class StreamWriter(Closing):
             kind=kind,
             story=self._story,
         ):
-            topic._send(self.stream_id, value, headers, rows, left, kind)
+            topic._send(self.stream_id, Outgoing(topic.name, key, value, headers), rows, left, kind)
             self._sequence += 1
             self._untold = None
             left -= rows
@@ -232,11 +333,11 @@ class StreamWriter(Closing):
     def _send_encoded(self, codec: Codec, batch: pa.RecordBatch) -> None:
         """Send rows as a codec writes them."""
         topic, left = self.topic, batch.num_rows
-        for message in encode_within(codec, self.stream_id, self._decoder.decode(batch), topic._message_limit):
-            topic._send(
-                self.stream_id, message.value, message.headers, message.rows, left, Kind.PARAMETERS, message.key
-            )
-            left -= message.rows
+        for key, value, headers, rows in encode_within(
+            codec, self.stream_id, self._decoder.decode(batch), topic._message_limit
+        ):
+            topic._send(self.stream_id, Outgoing(topic.name, key, value, headers), rows, left, Kind.PARAMETERS)
+            left -= rows
 
     def _check_codec(self, batch: pa.RecordBatch) -> None:
         """See whether a codec can write rows, before they are held."""
@@ -255,7 +356,8 @@ class StreamWriter(Closing):
         value, headers = self.topic._encoder.tell(
             session=self._session, sequence=self._sequence, story=self._story, end=end
         )
-        self.topic._send(self.stream_id, value, headers, 0, 0, Kind.PROPERTIES if end is None else Kind.END)
+        message = Outgoing(self.topic.name, self.stream_id.encode(), value, headers)
+        self.topic._send(self.stream_id, message, 0, 0, Kind.PROPERTIES if end is None else Kind.END)
         self._sequence += 1
         self._untold = None
 
@@ -282,7 +384,15 @@ class PropertiesWriter:
         if unknown := changes.keys() - StreamProperties.__dataclass_fields__.keys():
             known = ", ".join(StreamProperties.__dataclass_fields__)
             raise SettingsError(f"a stream has no property {min(unknown)!r}: there are {known}")
-        self._stream._retell(self._stream.story.with_properties(**changes))
+        self._stream._retell(lambda story: story.with_properties(**changes))
+
+    def _change_metadata(self, change: Callable[[dict[str, Any]], Any]) -> None:
+        def changed(story: Story) -> Story:
+            metadata = dict(story.properties.metadata)
+            change(metadata)
+            return story.with_properties(metadata=metadata)
+
+        self._stream._retell(changed)
 
     @property
     def current(self) -> StreamProperties:
@@ -350,12 +460,10 @@ class _Metadata(MutableMapping[str, Any]):
         return self._properties.current.metadata[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._properties.update(metadata={**self._properties.current.metadata, key: value})
+        self._properties._change_metadata(lambda metadata: metadata.update({key: value}))
 
     def __delitem__(self, key: str) -> None:
-        left = dict(self._properties.current.metadata)
-        del left[key]
-        self._properties.update(metadata=left)
+        self._properties._change_metadata(lambda metadata: metadata.pop(key))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._properties.current.metadata)

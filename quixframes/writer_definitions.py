@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from quixframes.errors import SettingsError
-from quixframes.story import Definition, ParameterDefinition, location_under
+from quixframes.story import Definition, ParameterDefinition, Story, location_under
 
 if TYPE_CHECKING:
     from quixframes.stream_writer import StreamWriter
@@ -41,9 +41,12 @@ class DefinitionsWriter(Generic[Definition]):
         return self._default_location if location is None else location
 
     def _define(self, definition: Definition) -> Self:
-        story = self._stream.story
-        change = story.with_parameter if isinstance(definition, ParameterDefinition) else story.with_event
-        self._stream._retell(change(definition))
+        def change(story: Story) -> Story:
+            if isinstance(definition, ParameterDefinition):
+                return story.with_parameter(definition)
+            return story.with_event(definition)
+
+        self._stream._retell(change)
         return self
 
 
@@ -58,9 +61,10 @@ class Location:
         """A place under this one."""
         return Location(self._writer, location_under(self.path, path))
 
-    def add_definition(self, id: str, **what: Any) -> Self:
-        """Define a parameter or event here; the arguments are those of the writer's ``add_definition``."""
-        self._writer.add_definition(id, location=self.path, **what)
+    def add_definition(self, id: str, *, location: str = "", **what: Any) -> Self:
+        """Define a parameter or event here, or at a ``location`` under this one; the other arguments are those of the
+        writer's ``add_definition``."""
+        self._writer.add_definition(id, location=location_under(self.path, location), **what)
         return self
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -254,3 +255,97 @@ def test_foreign_rows_keep_the_contract_too_and_get_their_record_columns_after_i
     (batch,) = read(client, topic, codec=qf.JsonRows(), record_columns=qf.RecordColumns())
     assert batch.frame["speed"].tolist() == [1.0, 2.0]
     assert batch.frame["kafka_key"].tolist() == ["car-44"] * 2
+
+
+def test_rows_are_refused_where_a_contract_has_come_to_have_dead_letters_and_no_place_for_them_is_open(
+    client: qf.StreamingClient, topic: str
+) -> None:
+    """They do not vanish."""
+    client.topics.set_contract(topic, {"n": "int64"})
+    with client.open_output_topic(topic) as out:
+        out.write(frame(n=[1]), stream="a")
+        client.topics.set_contract(topic, qf.Contract({"n": "int64"}, policy="dead-letter"))
+        with pytest.raises(qf.ContractError, match="'n'"):
+            out.write(frame(n=["x", "y"]), stream="a")
+    assert sum(len(batch) for batch in read(client, topic)) == 1
+
+
+def test_input_rows_are_not_committed_where_the_dead_letters_of_their_results_failed(
+    client: qf.StreamingClient, make_topic: Callable[..., str], group: str
+) -> None:
+    source, target, dead = make_topic(), make_topic(), make_topic(message_limit=300)
+    with client.open_output_topic(source) as out:
+        out.write(frame(n=["x", "y"]), stream="a")
+    client.topics.set_contract(target, qf.Contract({"n": "int64"}, policy="dead-letter"))
+    with (
+        client.open_input_topic(source, group) as raw,
+        client.open_output_topic(target, dead_letters=dead) as results,
+    ):
+        for _ in range(2):
+            with contextlib.suppress(qf.DeliveryError):
+                for batch in raw.batches(until="now"):
+                    results.write(batch.frame, stream="a")
+                    results.flush()
+        with contextlib.suppress(qf.DeliveryError):
+            results.close()
+    assert sum(len(batch) for batch in read(client, source)) == 2
+    with client.open_input_topic(source, group) as raw:
+        assert sum(len(batch) for batch in raw.batches(until="now")) == 2
+
+
+def test_nothing_is_sent_to_the_dead_letters_before_the_write_is_accepted(
+    client: qf.StreamingClient, make_topic: Callable[..., str]
+) -> None:
+    """Of a closed stream, of a mixed frame of which another part raises, of dicts that are tried one by one."""
+    topic, dead = make_topic(), make_topic()
+    client.topics.set_contract(
+        topic, qf.Contract({"n": qf.Parameter("int64", range=(0, 9))}, policy="dead-letter", out_of_range="raise")
+    )
+    with client.open_output_topic(topic, dead_letters=dead) as out:
+        closed = out.create_stream("closed")
+        closed.close()
+        for _ in range(2):
+            with pytest.raises(qf.ClosedError):
+                closed.parameters.write(frame(n=["x"]))
+        mixed = frame(n=["x", 99], stream=["p", "q"])
+        with pytest.raises(qf.QuixframesError):
+            out.write(mixed.astype({"n": "str"}).iloc[:1].assign(n=[99]), by="stream")
+        out.flush()
+        assert client.dead_letters(dead).empty
+        car = out.create_stream("car", properties=qf.StreamProperties("Car"))
+        car.parameters.buffer.write([{"time": 0, "n": 1}, {"time": 1, "n": 99}, {"time": 2, "n": 3}])
+        with pytest.raises(qf.FrameError, match="a row written to the buffer .* was left out.*99"):
+            car.parameters.buffer.flush()
+        car.parameters.write(frame(n=["x"]))
+        out.flush()
+    assert len(client.dead_letters(dead)) == 1
+    rows = [n for batch in read(client, topic) if batch.stream_id == "car" for n in batch.frame["n"]]
+    assert rows == [1, 3]
+    (batch,) = client.replay(dead, contract=None, progress=False).batches()
+    assert batch.stream.properties.name == "Car"  # so that it is whole when it is sent back
+
+
+def test_dead_letters_of_a_topic_with_a_codec_are_written_through_it(
+    client: qf.StreamingClient, make_topic: Callable[..., str]
+) -> None:
+    topic, dead = make_topic(), make_topic()
+    client.topics.set_contract(topic, qf.Contract({"n": "int64"}, policy="dead-letter"))
+    with client.open_output_topic(topic, codec=qf.JsonRows(unit="ns"), dead_letters=dead) as out:
+        out.write(frame(n=["x"]), stream="a")
+    (value,) = client.dead_letters(dead)["value"]
+    assert value == b'{"time":0,"n":"x"}'
+
+
+def test_a_row_that_is_too_large_is_named_by_its_place_in_what_was_written(
+    client: qf.StreamingClient, make_topic: Callable[..., str]
+) -> None:
+    """Also where rows before it went to the dead letters; and it takes no good row with it."""
+    topic, dead = make_topic(), make_topic()
+    client.topics.set_contract(topic, qf.Contract({"t": "str", "n": "Int64"}, policy="dead-letter"))
+    with client.open_output_topic(topic, dead_letters=dead) as out:
+        buffer = out.create_stream("a").parameters.buffer
+        rows = [{"n": 1, "t": "bad", "z": 1}, {"n": 2, "t": "good"}, {"n": 3, "t": "x" * 2_000_000}]
+        buffer.write([{"time": n, **{k: v for k, v in row.items() if k != "z"}} for n, row in enumerate(rows)])
+        with pytest.raises(qf.QuixframesError, match="row 2 alone takes more"):
+            buffer.flush()
+    assert [t for batch in read(client, topic) for t in batch.frame["t"]] == ["bad", "good"]

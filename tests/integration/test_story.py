@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pandas as pd
@@ -297,3 +298,62 @@ def test_a_models_stream_inherits_what_its_source_says(
     (batch,) = everything(client, clean, None)
     assert batch.stream.properties == qf.StreamProperties("Car 44", parents=("car-44",))
     assert batch.stream.parameters["p0"].unit == "bar"
+
+
+def test_a_bad_row_in_the_buffer_does_not_swallow_the_end_of_its_stream(client: qf.StreamingClient, topic: str) -> None:
+    with client.open_output_topic(topic) as out:
+        with pytest.raises(ZeroDivisionError), out.create_stream("a") as stream:
+            stream.parameters.buffer.write([{"time": 0, "n": 1}, {"time": 1, "n": object()}])
+            1 / 0  # noqa: B018
+        assert out.streams == {}
+        stream = out.create_stream("a")
+        stream.parameters.buffer.write([{"time": 0, "n": object()}])
+        with pytest.raises(qf.FrameError, match="was left out"):
+            stream.close()
+        assert out.streams == {}
+    batches = everything(client, topic, None)
+    assert [(len(batch), batch.closed) for batch in batches] == [
+        (1, qf.StreamEndType.Aborted), (0, qf.StreamEndType.Closed),
+    ]  # fmt: skip
+
+
+def test_definitions_from_several_threads_are_all_kept(client: qf.StreamingClient, topic: str) -> None:
+    with client.open_output_topic(topic) as out, ThreadPoolExecutor(4) as pool:
+        car = out.create_stream("car-44")
+
+        def define(thread: int) -> None:
+            for n in range(100):
+                car.parameters.add_definition(f"{thread}-{n}")
+                car.properties.metadata[f"{thread}-{n}"] = n
+
+        list(pool.map(define, range(4)))
+        assert len(car.parameters.definitions) == 400
+        assert len(car.properties.metadata) == 400
+
+
+def test_a_stream_with_properties_that_cannot_be_is_not_left_open(client: qf.StreamingClient, topic: str) -> None:
+    with client.open_output_topic(topic) as out:
+        for create in (out.create_stream, out.get_or_create_stream):
+            with pytest.raises(qf.SettingsError, match="a quarter"):
+                create("car-44", properties=qf.StreamProperties(metadata={"notes": "x" * 500_000}))
+            create("car-44", properties=qf.StreamProperties("Car 44")).close()
+    assert {batch.stream.properties.name for batch in everything(client, topic, None)} == {"Car 44"}
+
+
+def test_locations_nest(client: qf.StreamingClient, topic: str) -> None:
+    with client.open_output_topic(topic) as out:
+        car = out.create_stream("car-44")
+        car.parameters.default_location = "/car"
+        engine = car.parameters.add_location("/car/engine")
+        engine.add_definition("rpm").add_definition("oil", location="sump").add_location("turbo").add_definition("bar")
+        car.parameters.add_definition("speed")
+        assert car.parameters.definitions["location"].to_dict() == {
+            "rpm": "/car/engine", "oil": "/car/engine/sump", "bar": "/car/engine/turbo", "speed": "/car",
+        }  # fmt: skip
+
+
+def test_events_of_a_replay_say_where_a_tag_column_would_clash(client: qf.StreamingClient, topic: str) -> None:
+    with client.open_output_topic(topic) as out:
+        out.create_stream("car-44").events.write("x")
+    with pytest.raises(qf.FrameError, match="stream_column="):
+        client.replay(topic, progress=False).events(stream_column="id")
