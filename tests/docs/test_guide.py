@@ -3,6 +3,7 @@ parsed, since they are not whole."""
 
 from __future__ import annotations
 
+import ast
 import json
 import uuid
 from collections.abc import Iterator
@@ -114,7 +115,7 @@ def test_the_reader_is_told_of_the_end(after: dict[str, Any]) -> None:
 def test_nothing_was_wrong_and_the_streams_without_an_end_fell_silent(after: dict[str, Any]) -> None:
     assert after["told"] == []
     (silent,) = of(SNIPPETS, after["printed"], "watchman-2")
-    assert silent == "['car-44', 'car-45']"
+    assert set(ast.literal_eval(silent)) == {"car-44", "car-45"}
 
 
 def test_a_record_s_key_time_and_headers_are_columns(after: dict[str, Any]) -> None:
