@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 class Closing(ABC):
     """What a ``with`` block closes at its end."""
 
+    __slots__ = ()
+
     @abstractmethod
     def close(self) -> None:
         """End; raises what went wrong."""

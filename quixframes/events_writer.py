@@ -26,7 +26,7 @@ Events = pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 class EventsWriter(DefinitionsWriter[EventDefinition]):
     """Events of a stream."""
 
-    _kind = EventDefinition
+    __slots__ = ("_default_tags",)
 
     def __init__(self, stream: StreamWriter) -> None:
         super().__init__(stream)
@@ -73,9 +73,9 @@ class EventsWriter(DefinitionsWriter[EventDefinition]):
     def add_definition(
         self,
         id: str,
-        *,
         name: str | None = None,
         description: str | None = None,
+        *,
         level: EventLevel | str = EventLevel.Information,
         custom: Mapping[str, Any] | None = None,
         location: str | None = None,

@@ -150,7 +150,8 @@ class InputTopic(Closing):
         Args:
             buffer: when rows are released as a batch; or give its fields themselves, as in
                 ``batches(rows=5_000, time_span="1s", timeout="2s")``. Default: 10,000 rows or 1 s, whichever first.
-            until: "now" ends the loop with the last row that was in the topic at this call.
+            until: "now" ends the loop with the last row that was in the topic at this call. What this client has
+                written to the topic itself is flushed for it.
             max_rows: ends the loop once so many rows or more were handed over.
             idle: ends the loop once nothing has arrived for so long.
 
@@ -171,7 +172,12 @@ class InputTopic(Closing):
             raise SettingsError(f"until={until!r} has to be 'now' or None")
         if max_rows is not None:
             whole_number(max_rows, "max_rows", least=1)
-        ends = {Partition(self.name, n): end for n, end in self._admin.ends(self.name).items()} if until else None
+        ends = None
+        if until is not None:
+            for topic in self._outputs.topics:
+                if topic.name == self.name:
+                    topic.flush()
+            ends = {Partition(self.name, n): end for n, end in self._admin.ends(self.name).items()}
         bounds = _Bounds(ends, max_rows, None if idle is None else seconds(idle, name="idle"))
         return self._loop(settings, bounds)
 

@@ -152,6 +152,12 @@ class OutputTopic(Closing):
     ...     topic.write(frame, stream="car-44")
     """
 
+    __slots__ = (
+        "_buffer_settings", "_closed", "_contract", "_delivery_timeout", "_encoder", "_failures", "_give_up_at",
+        "_in_flight", "_letter", "_lock", "_message_limit", "_outputs", "_producer", "_streams", "_ticker", "codec",
+        "events_written", "messages_written", "name", "partitions", "rows_dead", "rows_written",
+    )  # fmt: skip
+
     def __init__(
         self,
         description: TopicDescription,

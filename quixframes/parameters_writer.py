@@ -41,7 +41,7 @@ _TIME_NAMES = frozenset(("time", "timestamp", "datetime"))
 class ParametersWriter(DefinitionsWriter[ParameterDefinition]):
     """Parameter data of a stream: ``write`` sends at once, ``buffer.write`` lets rows wait for company."""
 
-    _kind = ParameterDefinition
+    __slots__ = ("_tags", "buffer")
 
     def __init__(self, stream: StreamWriter, buffer: BufferSettings) -> None:
         super().__init__(stream)
@@ -51,9 +51,9 @@ class ParametersWriter(DefinitionsWriter[ParameterDefinition]):
     def add_definition(
         self,
         id: str,
-        *,
         name: str | None = None,
         description: str | None = None,
+        *,
         unit: str | None = None,
         range: tuple[float, float] | None = None,
         format: str | None = None,
@@ -110,6 +110,8 @@ class ParametersWriter(DefinitionsWriter[ParameterDefinition]):
 
 class ParametersBuffer:
     """Rows of a stream that wait to be sent together, by the rules of its :class:`~quixframes.BufferSettings`."""
+
+    __slots__ = ("_collect", "_collected", "_own_tags", "_released", "_rows", "_since", "_stream", "_tags", "refused")
 
     def __init__(self, stream: StreamWriter, settings: BufferSettings) -> None:
         self._stream = stream

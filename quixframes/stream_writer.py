@@ -87,6 +87,12 @@ class StreamWriter(Closing):
     Leaving its ``with`` block ends the stream: as closed, by an error as aborted, by Ctrl-C and the like as terminated.
     """
 
+    # Named, so that a misspelt attribute (``stream.epohc = ...``) is an error.
+    __slots__ = (
+        "_closed", "_decoder", "_epoch", "_frames", "_inherited", "_lock", "_sequence", "_session", "_story", "_untold",
+        "events", "parameters", "properties", "stream_id", "topic",
+    )  # fmt: skip
+
     def __init__(
         self, topic: OutputTopic, stream_id: str, buffer: BufferSettings, properties: StreamProperties | None = None
     ) -> None:

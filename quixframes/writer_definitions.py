@@ -16,7 +16,7 @@ __all__ = ["DefinitionsWriter", "Location"]
 class DefinitionsWriter(Generic[Definition]):
     """Has definitions of one kind, at locations of a tree."""
 
-    _kind: type[Definition]
+    __slots__ = ("_default_location", "_stream")
 
     def __init__(self, stream: StreamWriter) -> None:
         self._stream = stream

@@ -357,3 +357,20 @@ def test_events_of_a_replay_say_where_a_tag_column_would_clash(client: qf.Stream
         out.create_stream("car-44").events.write("x")
     with pytest.raises(qf.FrameError, match="stream_column="):
         client.replay(topic, progress=False).events(stream_column="id")
+
+
+def test_a_misspelt_attribute_is_an_error(client: qf.StreamingClient, topic: str) -> None:
+    with client.open_output_topic(topic) as out:
+        car = out.create_stream("car-44")
+        for of, name in (
+            (car, "epohc"), (car.parameters, "default_tag"), (car.parameters.buffer, "default_tag"),
+            (car.events, "default_tag"), (car.properties, "nmae"), (out, "on_stream_received"),
+        ):  # fmt: skip
+            with pytest.raises(AttributeError, match=name):
+                setattr(of, name, {})
+
+
+def test_what_a_client_wrote_itself_is_there_until_now(client: qf.StreamingClient, topic: str) -> None:
+    with client.open_output_topic(topic, buffer=qf.BufferSettings(timeout="1h")) as out:
+        out.create_stream("car-44").parameters.buffer.write({"time": 0, "speed": 1.0})
+        assert [len(batch) for batch in everything(client, topic, None)] == [1]
