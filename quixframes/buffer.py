@@ -14,8 +14,10 @@ What this module holds to:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,14 +27,13 @@ import pyarrow as pa
 
 from quixframes import frames
 from quixframes.errors import SettingsError
-from quixframes.event_frames import decode_events
+from quixframes.event_frames import decode_events, event_nbytes
 from quixframes.settings import BufferSettings, byte_count, nanoseconds, seconds
 from quixframes.wire import event_times
 
 __all__ = ["Added", "Piece", "Release", "RowBuffer"]
 
 _FIRST_WINDOW = 1024
-_EVENT_SIZE = 100  # bytes that an event counts for: an ID and a value are short
 _NOTHING = pa.RecordBatch.from_pylist([], schema=pa.schema([frames.TIME_FIELD]))
 
 
@@ -161,24 +162,26 @@ class RowBuffer:
         deadline = self.deadline
         if deadline is not None and now >= deadline:
             self._release_into(added, "timeout")
+        sizes = list(accumulate(event_nbytes(events), initial=0))
         positions = None if kept is None else np.flatnonzero(kept) + start
         taken, at = start, 0
         while at < events.num_rows:
-            room = events.num_rows if self.settings.rows is None else self.settings.rows - self.events
-            part = events.slice(at, room)
-            at += part.num_rows
-            upto = start + at if positions is None else int(positions[at - 1]) + 1
-            if self.since is None:
-                self.since = now
-            self.events += part.num_rows
-            self.nbytes += part.num_rows * _EVENT_SIZE
-            self._events.append(part)
-            self._note(Piece(source, taken, upto))
-            taken = upto
-            if self.events == self.settings.rows:
-                self._release_into(added, "rows")
-            elif self._most_bytes is not None and self.nbytes > self._most_bytes:
-                self._release_into(added, "bytes")
+            cut = self._next_cut_of_events(at, sizes)
+            stop = events.num_rows if cut is None else cut.stop
+            if stop > at:
+                upto = start + stop if positions is None else int(positions[stop - 1]) + 1
+                part = events if stop - at == events.num_rows else events.slice(at, stop - at)
+                if cut is None and 2 * part.num_rows < events.num_rows:
+                    part = frames.compacted(part)
+                if self.since is None:
+                    self.since = now
+                self.events += part.num_rows
+                self.nbytes += sizes[stop] - sizes[at]
+                self._events.append(part)
+                self._note(Piece(source, taken, upto))
+                taken, at = upto, stop
+            if cut is not None:
+                self._release_into(added, cut.reason)
         if taken < start + count:
             self._note_or_drop(Piece(source, taken, start + count), added)
         return added
@@ -255,9 +258,9 @@ class RowBuffer:
     def _next_cut(self, batch: pa.RecordBatch, at: int, sizes: _Sizes, triggers: _Rows | None) -> _Cut | None:
         if self._span is None and triggers is None and isinstance(sizes, int):
             # Most small messages: they join what is held, and no rule has to be asked where.
-            rows = self.rows + batch.num_rows - at
-            few = self.settings.rows is None or rows < self.settings.rows
-            if few and (self._most_bytes is None or rows * sizes <= self._most_bytes):
+            rows = batch.num_rows - at
+            few = self.settings.rows is None or self.rows + rows < self.settings.rows
+            if few and (self._most_bytes is None or self.nbytes + rows * sizes <= self._most_bytes):
                 return None
         cuts = (
             self._cut_by_span(batch, at),
@@ -287,9 +290,19 @@ class RowBuffer:
             stop = at + max(room, 0) // sizes
         else:
             stop = int(np.searchsorted(sizes, sizes[at] + room, side="right")) - 1
-        if not self.rows:
+        if self.since is None:
             stop = max(stop, at + 1)  # a row over the limit is a batch by itself
         return _Cut(stop, "bytes") if stop < batch.num_rows else None
+
+    def _next_cut_of_events(self, at: int, sizes: Sequence[int]) -> _Cut | None:
+        count, stop = len(sizes) - 1, len(sizes)
+        if self._most_bytes is not None:
+            stop = bisect_right(sizes, sizes[at] + self._most_bytes - self.nbytes) - 1
+            if self.since is None:
+                stop = max(stop, at + 1)
+        if self.settings.rows is not None and at + self.settings.rows - self.events <= min(stop, count):
+            return _Cut(at + self.settings.rows - self.events, "rows")
+        return _Cut(stop, "bytes") if stop < count else None
 
     def _cut_by_span(self, batch: pa.RecordBatch, at: int) -> _Cut | None:
         if self._span is None:

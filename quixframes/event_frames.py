@@ -27,13 +27,13 @@ import pyarrow as pa
 from quixframes.columns import OBJECT, refuse
 from quixframes.errors import FrameError
 from quixframes.frames import TIME, TIME_FIELD, UTC_NS, FrameEncoder, check_values, layout_of, times_array
-from quixframes.record_batches import concat
+from quixframes.record_batches import concat, lone_nbytes
 from quixframes.rows import collect, texts_of, times_of_rows
 from quixframes.rules import OBJECTS, TAG, TAG_TYPE, TAGS, TEXT_ADVICE, text_dtype
 from quixframes.tags import checked_tags, constant_tag, filled_tag
 from quixframes.times import time_ns
 
-__all__ = ["Events", "check_events", "decode_events", "empty_events", "encode_events", "event_row"]
+__all__ = ["Events", "check_events", "decode_events", "empty_events", "encode_events", "event_nbytes", "event_row"]
 
 Events = pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """Events as people have them: a DataFrame, one event as a dict, or a list of such dicts."""
@@ -42,6 +42,7 @@ ID, VALUE, IN_ONE = "id", "value", "tags"
 ID_FIELD = pa.field(ID, TAG_TYPE, nullable=False)
 VALUE_FIELD = pa.field(VALUE, pa.large_string())
 FIXED = [TIME_FIELD, ID_FIELD, VALUE_FIELD]
+FIXED_SIZE, TEXT_SIZE = 16, 12  # bytes that an event takes for time and value; and for its ID and each tag
 OBJECT_TAG, OBJECT_TEXT = TAGS[b"tag:object[str]"], OBJECTS["str"]
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -183,6 +184,20 @@ def decode_events(batches: Sequence[pa.RecordBatch]) -> pd.DataFrame:
 def empty_events() -> pd.DataFrame:
     """No events, as a DataFrame with the columns and dtypes of events."""
     return decode_events([])
+
+
+def event_nbytes(events: pa.RecordBatch) -> list[int]:
+    """The bytes of each event of a ``pa.RecordBatch`` in normal form, with its texts, as `lone_nbytes` counts them.
+
+    >>> event_nbytes(encode_events({"time": 5, "id": "pit-stop", "value": "tyres"}))
+    [41]
+    """
+    if events.num_rows != 1:
+        sizes: list[int] = lone_nbytes(events).tolist()
+        return sizes
+    # Most messages are of one event, for which the general way takes longer than all the rest.
+    texts = [column[0].as_py() for column in events.columns[1:]]
+    return [FIXED_SIZE + TEXT_SIZE * (len(texts) - 1) + sum(len(text.encode()) for text in texts if text)]
 
 
 def _one(batches: Sequence[pa.RecordBatch]) -> Any:

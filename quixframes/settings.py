@@ -198,8 +198,8 @@ class BufferSettings:
             releases the rows before it, and is itself held. Default None: no such rule.
         timeout: release what is held so long after the *first* held row came in (wall clock): a bound on latency.
             Default 1 s. None holds rows for ever, and with them, on the reading side, the commits of their partition.
-        bytes: a row that would take the held rows over this size (as Arrow holds them) releases the rows before it.
-            Default 32 MB.
+        bytes: a row or an event that would take what is held over this size (as Arrow holds it) releases what is before
+            it. Default 32 MB.
         trigger: given the arriving rows as a DataFrame, returns a boolean mask; each True releases, that row included.
             It has to judge each row by itself, or the batches depend on how the rows arrived. Default None.
         filter: given the arriving rows as a DataFrame, returns a boolean mask of the rows to keep; the others count as

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from quixframes import BufferSettings, SettingsError
 from quixframes.buffer import Piece, Release, RowBuffer
+from quixframes.event_frames import encode_events, event_nbytes
 from quixframes.frames import FrameDecoder, FrameEncoder
 from quixframes.wire import event_times
 
@@ -246,3 +247,84 @@ def test_the_batches_are_those_of_the_rules_taken_row_by_row(
     rules: dict[str, Any] = {"rows": rows} | ({} if span is None else {"time_span": pd.Timedelta(span, "ns")})
     releases, _ = feed(make(**rules), frame)
     assert [DECODER.decode(r.batch)["n"].tolist() for r in releases] == reference(frame, rows, span)
+
+
+# Events
+
+
+def events_of(texts: list[str], *, tag: str | None = None, start: int = 0) -> list[dict[str, Any]]:
+    tags = {} if tag is None else {"lap": tag}
+    return [{"time": start + n, "id": f"e{start + n}", "value": text, "tags": tags} for n, text in enumerate(texts)]
+
+
+def held_events(releases: list[Release]) -> list[list[str]]:
+    return [[name for events in release.events for name in events.column("id").to_pylist()] for release in releases]
+
+
+@given(st.lists(st.tuples(st.text(max_size=4), st.none() | st.text(max_size=4), st.none() | st.text(max_size=4))))
+def test_an_event_has_the_same_size_alone_and_among_others(drawn: list[tuple[str, str | None, str | None]]) -> None:
+    frame = [{"time": 0, "id": f"e{text}", "value": value, "TAG__x": tag} for text, value, tag in drawn]
+    alone = [size for event in frame for size in event_nbytes(encode_events(event))]
+    assert alone == (event_nbytes(encode_events(frame)) if frame else [])
+
+
+def test_held_events_count_with_their_texts() -> None:
+    buffer = make()
+    buffer.add_events(encode_events(events_of(["x" * 500_000], tag="y" * 200_000)), now=0.0)
+    assert 700_000 < buffer.nbytes < 701_000
+
+
+def test_an_event_that_would_pass_the_size_releases_what_is_held_before_it() -> None:
+    buffer = make(bytes=10_000)
+    buffer.add(ENCODER.encode(frame_of([0, 1])), now=0.0)
+    added = buffer.add_events(encode_events(events_of(["x" * 4_000] * 5)), now=0.0)
+    assert [release.reason for release in added.releases] == ["bytes", "bytes"]
+    assert [release.batch.num_rows for release in added.releases] == [2, 0]
+    last = buffer.release("end")
+    assert last is not None
+    assert held_events([*added.releases, last]) == [["e0", "e1"], ["e2", "e3"], ["e4"]]
+
+
+def test_an_event_over_the_size_is_a_batch_by_itself() -> None:
+    buffer = make(bytes=1_000)
+    texts = ["a", "b" * 5_000, "c"]
+    releases = buffer.add_events(encode_events(events_of(texts)), now=0.0).releases
+    releases += buffer.add(ENCODER.encode(frame_of([0])), now=0.0).releases
+    last = buffer.release("end")
+    assert last is not None
+    assert held_events([*releases, last]) == [["e0"], ["e1"], ["e2"]]
+
+
+def test_rows_after_events_count_on_from_them() -> None:
+    """Both together stay under the size."""
+    buffer = make(bytes=1_000)
+    buffer.add_events(encode_events(events_of(["x" * 900])), now=0.0)
+    (release,) = buffer.add(ENCODER.encode(frame_of(list(range(10)))), now=0.0).releases
+    assert (release.reason, release.batch.num_rows, len(release.events)) == ("bytes", 4, 1)
+
+
+def test_a_few_events_that_wait_do_not_keep_all_the_others_in_memory() -> None:
+    buffer = make(rows=9)
+    buffer.add_events(encode_events(events_of(["x" * 100_000] * 10, tag="y")), now=0.0)
+    last = buffer.release("end")
+    assert last is not None
+    assert held_events([last]) == [["e9"]]
+    assert last.events[0].get_total_buffer_size() < 200_000
+
+
+@given(st.lists(st.integers(0, 300), max_size=30), st.data(), st.none() | st.integers(1, 12), st.integers(1, 2_000))
+def test_any_splitting_of_the_same_events_gives_the_same_batches(
+    lengths: list[int], cuts: st.DataObject, rows: int | None, size: int
+) -> None:
+    def feed_events(places: list[int]) -> list[list[str]]:
+        buffer, releases = make(rows=rows, bytes=size), []
+        for start, stop in itertools.pairwise([0, *sorted(places), len(lengths)]):
+            if stop > start:
+                texts = ["x" * length for length in lengths[start:stop]]
+                releases += buffer.add_events(encode_events(events_of(texts, start=start)), now=0.0).releases
+        last = buffer.release("end")
+        return held_events(releases + ([last] if last else []))
+
+    whole = feed_events([])
+    assert feed_events(cuts.draw(st.lists(st.integers(0, len(lengths)), max_size=5))) == whole
+    assert [name for names in whole for name in names] == [f"e{n}" for n in range(len(lengths))]
