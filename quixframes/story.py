@@ -5,7 +5,8 @@ What this module holds to:
 - A story is a value: a change makes a new one, so that a batch can keep the one that was true at its rows.
 - It travels as the headers of every message of its stream (see ``docs/wire-format.md``), so whichever message a reader
   begins with tells all of it: late readers need no look back, and retention takes nothing away from them.
-- Equal stories have equal headers: JSON with sorted names.
+- Stories are equal where they tell the same, to the byte: JSON with sorted names. 1 and True are not the same.
+- Nothing of it can be changed by who reads it: one story may be that of many batches and streams.
 """
 
 from __future__ import annotations
@@ -14,32 +15,40 @@ import datetime as dt
 import enum
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from quixframes.errors import SettingsError
+from quixframes.json_object import JsonObject, checked_text
 
 __all__ = [
     "DEFINITIONS",
     "PROPERTIES",
+    "Bounds",
     "EventDefinition",
     "EventDefinitions",
     "EventLevel",
     "ParameterDefinition",
     "ParameterDefinitions",
     "Story",
+    "StoryReader",
     "StreamProperties",
+    "bounds_of",
     "location_under",
 ]
 
-NO_RANGE = (math.nan, math.nan)
 PROPERTIES, DEFINITIONS = "qf.properties", "qf.definitions"
+KEPT = 4_000_000  # bytes that the stories which a reader keeps may take, more or less
+FOR_ONE, FOR_BYTE = 1_000, 10  # bytes that a story takes, and what is made of a header for each byte of it
+
+Bounds = tuple[float | None, float | None]
+"""The least and the greatest value; None where a side is open."""
 
 
 class EventLevel(enum.IntEnum):
@@ -71,6 +80,9 @@ class EventLevel(enum.IntEnum):
         raise SettingsError(f"level={value!r} has to be one of {names}")
 
 
+LEVELS = {level.name.lower() for level in EventLevel}
+
+
 @dataclass(frozen=True, slots=True)
 class StreamProperties:
     """What a stream says of itself.
@@ -94,15 +106,12 @@ class StreamProperties:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "name", _text(self.name, "name"))
-        put(self, "location", _text(self.location, "location"))
-        put(self, "metadata", MappingProxyType(_json_object(self.metadata, "metadata")))
+        put(self, "name", checked_text(self.name, "name"))
+        put(self, "location", checked_text(self.location, "location"))
+        put(self, "metadata", JsonObject(self.metadata, "metadata"))
         parents = (self.parents,) if isinstance(self.parents, str) else tuple(self.parents)
-        put(self, "parents", tuple(str(_text(parent, "a parent")) for parent in parents))
+        put(self, "parents", tuple(str(checked_text(parent, "a parent")) for parent in parents))
         put(self, "time_of_recording", _moment(self.time_of_recording))
-
-    def __reduce__(self) -> Any:  # a mapping proxy cannot be pickled by itself
-        return _unpickled, (type(self), {f.name: _plain(getattr(self, f.name)) for f in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +123,7 @@ class ParameterDefinition:
         name: what people call it. Default: the ID.
         description: more about it.
         unit: of its values, as "km/h".
-        range: the least and the greatest value that make sense.
+        range: the least and the greatest value that make sense; None leaves a side open.
         format: how a value is to be shown, as Python's format has it: ".1f".
         custom: custom properties, as JSON has them.
         location: where it belongs in a tree, as "/car/engine". Default: the root, "/".
@@ -124,17 +133,15 @@ class ParameterDefinition:
     name: str | None = None
     description: str | None = None
     unit: str | None = None
-    range: tuple[float, float] | None = None
+    range: Bounds | None = None
     format: str | None = None
     custom: Mapping[str, Any] = field(default_factory=dict)
     location: str = "/"
 
     def __post_init__(self) -> None:
         _check_definition(self, ("unit", "format"))
-        object.__setattr__(self, "range", _range(self.range, self.id))
-
-    def __reduce__(self) -> Any:
-        return _unpickled, (type(self), {f.name: _plain(getattr(self, f.name)) for f in fields(self)})
+        if self.range is not None:
+            object.__setattr__(self, "range", bounds_of(self.range, f" of {self.id!r}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,20 +168,19 @@ class EventDefinition:
         _check_definition(self, ())
         object.__setattr__(self, "level", EventLevel.of(self.level))
 
-    def __reduce__(self) -> Any:
-        return _unpickled, (type(self), {f.name: _plain(getattr(self, f.name)) for f in fields(self)})
-
 
 Definition = TypeVar("Definition", ParameterDefinition, EventDefinition)
+Part = TypeVar("Part")
 
 
 class _Definitions(Mapping[str, Definition]):
     """Definitions by ID, which do not change."""
 
-    __slots__ = ("_found",)
+    __slots__ = ("_found", "_text")
 
     def __init__(self, found: Mapping[str, Definition] | None = None) -> None:
         self._found: dict[str, Definition] = dict(found or {})
+        self._text: str | None = None
 
     def __getitem__(self, key: str) -> Definition:
         return self._found[key]
@@ -193,6 +199,14 @@ class _Definitions(Mapping[str, Definition]):
     def definitions(self) -> pd.DataFrame:
         """All of them, indexed by ID."""
         raise NotImplementedError
+
+    @property
+    def text(self) -> str:
+        """All of them as JSON; made once, since a story tells them again whenever something else in it has changed."""
+        if self._text is None:
+            said = {key: _said(definition) for key, definition in self._found.items()}
+            self._text = _json_text({key: {k: v for k, v in one.items() if k != "id"} for key, one in said.items()})
+        return self._text
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {', '.join(self._found) or 'none'}>"
@@ -213,7 +227,7 @@ class ParameterDefinitions(_Definitions[ParameterDefinition]):
                 d.name or d.id,
                 d.description,
                 d.unit,
-                *(d.range or (np.nan, np.nan)),
+                *(d.range or (None, None)),
                 d.format,
                 d.location,
                 dict(d.custom),
@@ -235,7 +249,7 @@ class EventDefinitions(_Definitions[EventDefinition]):
         return frame.astype({"level": pd.CategoricalDtype([level.name for level in EventLevel], ordered=True)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Story:
     """All that a stream says of itself at one moment.
 
@@ -264,15 +278,11 @@ class Story:
     def headers(self) -> tuple[tuple[str, bytes], ...]:
         """The headers that tell it; none where there is nothing to tell."""
         found = []
-        if properties := _told(self.properties):
-            found.append((PROPERTIES, _encoded(properties)))
-        definitions = {
-            kind: {one.id: {k: v for k, v in _told(one).items() if k != "id"} for one in several.values()}
-            for kind, several in (("parameters", self.parameters), ("events", self.events))
-            if several
-        }
-        if definitions:
-            found.append((DEFINITIONS, _encoded(definitions)))
+        if said := _said(self.properties):
+            found.append((PROPERTIES, _json_text(said).encode()))
+        definitions = (("events", self.events), ("parameters", self.parameters))
+        if texts := [f'"{kind}":{several.text}' for kind, several in definitions if several]:
+            found.append((DEFINITIONS, f"{{{','.join(texts)}}}".encode()))
         return tuple(found)
 
     @cached_property
@@ -287,16 +297,88 @@ class Story:
         Raises:
             ValueError: they are broken.
         """
-        properties = _decoded(headers.get(PROPERTIES), PROPERTIES)
-        definitions = _decoded(headers.get(DEFINITIONS), DEFINITIONS)
-        return cls(
-            StreamProperties(**_known(StreamProperties, properties)),
-            ParameterDefinitions(_definitions(ParameterDefinition, definitions.get("parameters", {}))),
-            EventDefinitions(_definitions(EventDefinition, definitions.get("events", {}))),
-        )
+        return cls(_properties_of(headers.get(PROPERTIES)), *_definitions_of(headers.get(DEFINITIONS)))
+
+    def _texts(self) -> tuple[str, str, str]:
+        return _json_text(_said(self.properties)), self.parameters.text, self.events.text
+
+    def __eq__(self, other: object) -> bool:
+        return self._texts() == other._texts() if isinstance(other, Story) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self.headers)
+        return hash(self._texts())
+
+
+class StoryReader:
+    """Reads stories from headers. One for each reader of messages; for one thread at a time.
+
+    Of equal headers it makes one object, so that it can be seen by identity that nothing has changed; each of the two
+    is read by itself, since most changes are of a property beside many definitions. What it keeps is bounded.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._properties: dict[bytes | None, StreamProperties] = {}
+        self._definitions: dict[bytes | None, tuple[ParameterDefinitions, EventDefinitions]] = {}
+        self._stories: dict[tuple[int, int], Story] = {}  # by the ids of both
+        self._nbytes = 0
+
+    def read(self, headers: Mapping[str, bytes | None]) -> Story:
+        """The story that headers tell.
+
+        Raises:
+            ValueError: they are broken.
+        """
+        if self._nbytes > KEPT:
+            self._forget()
+        properties = self._part(self._properties, headers.get(PROPERTIES), _properties_of)
+        definitions = self._part(self._definitions, headers.get(DEFINITIONS), _definitions_of)
+        key = id(properties), id(definitions)
+        story = self._stories.get(key)
+        if story is None:
+            story = self._stories[key] = Story(properties, *definitions)
+            self._nbytes += FOR_ONE
+        return story
+
+    def _part(self, kept: dict[bytes | None, Part], header: bytes | None, read: Callable[[bytes | None], Part]) -> Part:
+        found = kept.get(header)
+        if found is None:
+            found = kept[header] = read(header)
+            self._nbytes += FOR_BYTE * len(header or b"")
+        return found
+
+
+def bounds_of(given: Any, of: str = "") -> Bounds:
+    """A range as people write it.
+
+    >>> bounds_of((0, 400)), bounds_of([0, None])
+    ((0, 400), (0, None))
+
+    Raises:
+        SettingsError: it is none.
+    """
+    try:
+        low, high = map(_bound, given)
+        sound = low is None or high is None or low <= high
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise SettingsError(
+            f"range={given!r}{of} has to be two numbers, the lesser first, as in (0, 400); None leaves a side open"
+        )
+    return low, high
+
+
+def _bound(value: Any) -> float | None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or (isinstance(value, float) and math.isinf(value)):
+        return None
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or math.isnan(value):
+        raise ValueError
+    return int(value) if isinstance(value, int) else float(value)
 
 
 def location_under(location: str, path: str) -> str:
@@ -305,46 +387,11 @@ def location_under(location: str, path: str) -> str:
     >>> location_under("/car", "engine"), location_under("/", "/car/")
     ('/car/engine', '/car')
     """
-    return "/" + "/".join(part for part in f"{location}/{_text(path, 'location') or ''}".split("/") if part)
+    return "/" + "/".join(part for part in f"{location}/{checked_text(path, 'location') or ''}".split("/") if part)
 
 
 def _frame(rows: Iterable[tuple[Any, ...]], columns: list[str], index: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=columns, index=pd.Index(list(index), name="id", dtype=object), dtype=object)
-
-
-def _text(value: object, name: str) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise SettingsError(f"{name}={value!r} has to be text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise SettingsError(f"{name}={value!r} cannot be written as UTF-8") from None
-    return str(value)
-
-
-def _json_object(value: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A copy, as it will be read: tuples as lists, NumPy's scalars as Python's."""
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise SettingsError(f"{name}={value!r} has to be a dict with text for names")
-    return {key: _json(item, f"{name}[{key!r}]") for key, item in value.items()}
-
-
-def _json(value: Any, name: str) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str):
-        return _text(value, name)
-    if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    if isinstance(value, Mapping):
-        return _json_object(value, name)
-    if isinstance(value, (list, tuple)):
-        return [_json(item, f"{name}[{n}]") for n, item in enumerate(value)]
-    raise SettingsError(
-        f"{name}={value!r} cannot be told: use text, finite numbers, True, False, None, and lists and dicts of these"
-    )
 
 
 def _moment(value: Any) -> pd.Timestamp | None:
@@ -359,56 +406,45 @@ def _moment(value: Any) -> pd.Timestamp | None:
     return stamp.tz_localize(dt.UTC) if stamp.tz is None else stamp.tz_convert(dt.UTC)
 
 
-def _range(value: Any, of: str) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    try:
-        low, high = (_json(side, "range") for side in value)
-        sound = not isinstance(low, (bool, str)) and not isinstance(high, (bool, str)) and low <= high
-    except (TypeError, ValueError):
-        sound = False
-    if not sound:
-        raise SettingsError(f"range={value!r} of {of!r} has to be two numbers, the lesser first, as in range=(0, 400)")
-    return low, high
-
-
 def _check_definition(definition: ParameterDefinition | EventDefinition, more: tuple[str, ...]) -> None:
     put = object.__setattr__
-    if not _text(definition.id, "id"):
+    if not checked_text(definition.id, "id"):
         raise SettingsError("a definition needs an ID that is not empty: the parameter's or the event's name")
     for name in ("id", "name", "description", *more):
-        put(definition, name, _text(getattr(definition, name), name))
-    put(definition, "custom", MappingProxyType(_json_object(definition.custom, "custom")))
+        put(definition, name, checked_text(getattr(definition, name), name))
+    put(definition, "custom", JsonObject(definition.custom, "custom"))
     put(definition, "location", location_under("/", definition.location))
 
 
-def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-def _unpickled(of: Any, values: dict[str, Any]) -> Any:
-    return of(**values)
-
-
-def _told(of: Any) -> dict[str, Any]:
+def _said(of: Any) -> dict[str, Any]:
     """The fields that are not what they are by default, as JSON has them."""
     found: dict[str, Any] = {}
     for each in fields(of):
         value = getattr(of, each.name)
+        if value == (each.default if each.default_factory is MISSING else each.default_factory()):
+            continue
         if isinstance(value, EventLevel):
             value = value.name.lower()
         elif isinstance(value, pd.Timestamp):
             value = value.isoformat()
-        else:
-            value = _plain(value)
-        if value not in (None, {}, (), "information") and not (each.name == "location" and value == "/"):
-            found[each.name] = value
+        found[each.name] = value.found if isinstance(value, JsonObject) else value
     return found
 
 
-def _encoded(value: Any) -> bytes:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
-    return text.encode()
+def _json_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+
+
+def _properties_of(header: bytes | None) -> StreamProperties:
+    return StreamProperties(**_known(StreamProperties, _decoded(header, PROPERTIES)))
+
+
+def _definitions_of(header: bytes | None) -> tuple[ParameterDefinitions, EventDefinitions]:
+    found = _decoded(header, DEFINITIONS)
+    return (
+        ParameterDefinitions(_definitions(ParameterDefinition, found.get("parameters", {}))),
+        EventDefinitions(_definitions(EventDefinition, found.get("events", {}))),
+    )
 
 
 def _decoded(value: bytes | None, name: str) -> dict[str, Any]:
@@ -427,7 +463,10 @@ def _known(of: Any, values: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{of.__name__} is no JSON object")
     names = {each.name for each in fields(of)}
-    return {name: value for name, value in values.items() if name in names}
+    known = {name: value for name, value in values.items() if name in names}
+    if of is EventDefinition and str(known.get("level")).lower() not in LEVELS:
+        known.pop("level", None)  # one of a later version
+    return known
 
 
 def _definitions(of: Any, values: Any) -> dict[str, Any]:

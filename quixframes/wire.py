@@ -27,7 +27,7 @@ from quixframes import frames
 from quixframes.errors import DamagedMessageError, ForeignMessageError, FutureVersionError, MessageTooLargeError
 from quixframes.event_frames import check_events
 from quixframes.kafka import Record
-from quixframes.story import DEFINITIONS, PROPERTIES, Story
+from quixframes.story import Story, StoryReader
 
 __all__ = ["VERSION", "Headers", "Kind", "Message", "MessageDecoder", "MessageEncoder", "StreamEndType", "event_times"]
 
@@ -39,7 +39,6 @@ _Fields = dict[str, bytes | None]
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _KEPT_SCHEMAS = 256
 _PREFIX = 8  # bytes before an Arrow IPC message's metadata: a continuation mark, and the metadata's length
-_KEPT_STORIES = 4096
 _NO_STORY = Story()
 # Kafka applies a topic's limit to the batch that a message travels in: that has 61 bytes of its own, and the message
 # has lengths and deltas, its key, and our headers (some 250 bytes; their exact size hangs on the numbers in them).
@@ -253,7 +252,7 @@ class MessageDecoder:
 
     def __init__(self) -> None:
         self._schemas: dict[bytes, _KnownSchema] = {}
-        self._stories: dict[tuple[bytes | None, bytes | None], Story] = {(None, None): _NO_STORY}
+        self._stories = StoryReader()
 
     def decode(self, record: Record) -> Message:
         """Read one message; its topic, partition and offset are only for the error's text.
@@ -288,15 +287,8 @@ class MessageDecoder:
             batch = self._rows(value, fields, kind)
         elif kind is Kind.END:
             end = StreamEndType(str(fields.get("qf.end") or b"", "ascii"))
-        told = (fields.get(PROPERTIES), fields.get(DEFINITIONS))
-        story = self._stories.get(told) or self._story(told, fields)
+        story = self._stories.read(fields)
         return Message(str(key, "utf-8"), kind, batch, str(session, "ascii"), int(sequence), story, end)
-
-    def _story(self, told: tuple[bytes | None, bytes | None], fields: _Fields) -> Story:
-        if len(self._stories) >= _KEPT_STORIES:
-            self._stories = {(None, None): _NO_STORY}
-        story = self._stories[told] = Story.of(fields)
-        return story
 
     def _rows(self, value: bytes | None, fields: _Fields, kind: Kind) -> pa.RecordBatch:
         schema, rows = fields.get("qf.schema"), fields.get("qf.rows")

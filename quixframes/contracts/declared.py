@@ -7,7 +7,6 @@ so what `frames` carries can be declared, and two declarations are equal exactly
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +19,11 @@ from quixframes.dtypes import rule_for
 from quixframes.errors import SettingsError
 from quixframes.frames import FrameEncoder
 from quixframes.rules import KEY, NULLABLE, TAG, text_dtype
+from quixframes.story import Bounds, bounds_of
 
 __all__ = ["Bounds", "Parameter", "Tag", "dtype_name", "found_name", "is_text", "natural_dtype"]
 
 SHOWN = 8  # categories in the name of a dtype
-
-Bounds = tuple[int | float | None, int | float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,7 @@ class Parameter:
         self._set("template", template)
         self._set("empty", empty)
         if self.range is not None:
-            self._set("range", _range(self.range))
+            self._set("range", bounds_of(self.range))
             self.limits()
 
     def _set(self, name: str, value: Any) -> None:
@@ -247,24 +245,6 @@ def _template(name: str, dtype: Any) -> tuple[Any, Any]:
 
 
 # --- ranges -----------------------------------------------------------------------------------------------------------
-
-
-def _range(given: Any) -> Bounds:
-    try:
-        low, high = given
-    except (TypeError, ValueError):
-        raise SettingsError(f"range={given!r} has to be a lowest and a highest value, as in (0, 400)") from None
-    return _bound(low, given), _bound(high, given)
-
-
-def _bound(value: Any, given: Any) -> int | float | None:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or (isinstance(value, float) and math.isinf(value)):
-        return None
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or math.isnan(value):
-        raise SettingsError(f"range={given!r} has to be of numbers, or None where a side is open")
-    return int(value) if isinstance(value, int) else float(value)
 
 
 def limits_of(bounds: Bounds, arrow: pa.DataType) -> tuple[Any, Any]:

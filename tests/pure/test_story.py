@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quixframes import EventDefinition, EventLevel, ParameterDefinition, SettingsError, Story, StreamProperties
-from quixframes.story import DEFINITIONS, PROPERTIES, location_under
+from quixframes import (
+    EventDefinition,
+    EventLevel,
+    Parameter,
+    ParameterDefinition,
+    SettingsError,
+    Story,
+    StreamProperties,
+)
+from quixframes.story import DEFINITIONS, PROPERTIES, StoryReader, location_under
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 NAMES = WORDS.filter(bool)
@@ -27,6 +36,7 @@ MAYBE = st.none() | WORDS
 OBJECTS = st.dictionaries(WORDS, JSON, max_size=3)
 MOMENTS = st.none() | st.integers(-(2**62), 2**62).map(lambda ns: pd.Timestamp(ns, tz="UTC"))
 RANGES = st.none() | st.tuples(NUMBERS, NUMBERS).map(lambda sides: tuple(sorted(sides)))
+RANGES |= st.tuples(st.none(), NUMBERS) | st.tuples(NUMBERS, st.none())
 PLACES = st.lists(NAMES, max_size=3).map("/".join)
 PARAMETERS = st.builds(ParameterDefinition, NAMES, MAYBE, MAYBE, MAYBE, RANGES, MAYBE, OBJECTS, PLACES)
 EVENTS = st.builds(EventDefinition, NAMES, MAYBE, MAYBE, st.sampled_from(EventLevel), OBJECTS, PLACES)
@@ -58,6 +68,7 @@ def test_any_story_comes_back_from_its_headers(story: Story) -> None:
 def test_what_a_story_holds_can_be_pickled(story: Story) -> None:
     assert pickle.loads(pickle.dumps(story.properties)) == story.properties
     assert pickle.loads(pickle.dumps(list(story.parameters.values()))) == list(story.parameters.values())
+    assert pickle.loads(pickle.dumps(story)) == story
 
 
 def test_a_story_of_nothing_adds_no_header() -> None:
@@ -144,3 +155,86 @@ def test_metadata_is_a_copy_that_nobody_changes() -> None:
     assert properties.metadata == {"laps": [1, 2]}
     with pytest.raises(TypeError):
         properties.metadata["laps"] = []  # type: ignore[index]
+
+
+def test_what_is_inside_metadata_is_not_changed_either() -> None:
+    """One story may be that of many batches and streams. What one is given is JSON as it was written."""
+    written = {"laps": [1, [2]], "driver": {"name": "Ann"}}
+    story = Story(StreamProperties(metadata=written)).with_parameter(ParameterDefinition("x", custom=written))
+    for found in (story.properties.metadata, story.parameters["x"].custom):
+        found["laps"][1].append(3)
+        found["driver"]["name"] = "Bob"
+        dict(found.items())["laps"].clear()
+        assert found == written
+        assert json.loads(json.dumps(dict(found))) == written
+        assert repr(found) == repr(written)
+        assert pickle.loads(pickle.dumps(found)) == written
+
+
+def test_stories_are_equal_where_they_tell_the_same() -> None:
+    """To Python 1 and True are equal, to who reads them they are not."""
+    number, truth = (Story(StreamProperties(metadata={"wet": value})) for value in (1, True))
+    assert number != truth
+    assert Story().with_parameter(ParameterDefinition("x", range=(0, 1))) != Story().with_parameter(
+        ParameterDefinition("x", range=(0.0, 1))
+    )
+    assert number == Story(StreamProperties(metadata={"wet": 1}))
+    one, other = ParameterDefinition("a"), ParameterDefinition("b")
+    assert told(Story(), [one, other], []) == told(Story(), [other, one], [])
+    assert number != "a story"
+
+
+def test_a_name_may_be_that_of_a_level() -> None:
+    story = told(Story(StreamProperties("information")), [], [EventDefinition("flag", "information", "information")])
+    assert Story.of(dict(story.headers)) == story
+    assert Story.of(dict(story.headers)).properties.name == "information"
+    assert Story.of(dict(story.headers)).events["flag"].name == "information"
+
+
+@pytest.mark.parametrize("level", ["disaster", 6, ["error"], None])
+def test_an_event_level_of_a_later_version_is_information(level: object) -> None:
+    header = json.dumps({"events": {"crash": {"level": level, "name": "Crash"}, "pit": {"level": "warning"}}})
+    events = Story.of({DEFINITIONS: header.encode()}).events
+    assert [event.level for event in events.values()] == [EventLevel.Information, EventLevel.Warning]
+    assert events["crash"].name == "Crash"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [((0, None), (0, None)), ([None, 2.5], (None, 2.5)), ((np.int8(1), np.inf), (1, None)), ((-np.inf, 0), (None, 0))],
+)
+def test_a_range_may_be_open_in_a_definition_as_in_a_contract(given: Any, found: Any) -> None:
+    definition = ParameterDefinition("speed", range=given)
+    assert definition.range == found == Parameter("float64", range=given).range
+    story = Story().with_parameter(definition)
+    assert json.loads(story.headers[0][1]) == {"parameters": {"speed": {"range": list(found)}}}
+    assert Story.of(dict(story.headers)).parameters["speed"].range == found
+    limits = story.parameters.definitions.loc["speed", ["minimum", "maximum"]].astype("float64")
+    assert limits.isna().tolist() == [side is None for side in found]
+
+
+def test_a_change_of_a_property_reads_no_definition_again() -> None:
+    """Of two hundred definitions, that would be most of what a small message costs."""
+    reader, story = StoryReader(), told(Story(), [ParameterDefinition(f"p{n}") for n in range(200)], [])
+    first, second, again = (
+        reader.read(copied(story.with_properties(metadata={"lap": lap}).headers)) for lap in (1, 2, 1)
+    )
+    assert first.parameters is second.parameters
+    assert first != second
+    assert again is first
+
+
+def test_what_a_reader_keeps_of_stories_is_bounded_by_bytes() -> None:
+    reader, notes = StoryReader(), "x" * 50_000
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for lap in range(500):
+        reader.read(copied(Story(StreamProperties(notes, metadata={"lap": lap})).headers))
+    kept = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert kept < 5_000_000
+
+
+def copied(headers: tuple[tuple[str, bytes], ...]) -> dict[str, bytes | None]:
+    """Headers as they arrive: bytes of their own."""
+    return {name: bytes(bytearray(value)) for name, value in headers}
