@@ -20,7 +20,7 @@ from quixframes.dtypes import rule_for, tag_rule_of
 from quixframes.errors import SettingsError
 from quixframes.rules import KEY, OBJECTS, TAG, TAG_TYPE, TAGS, TEXT_ADVICE, text_dtype
 
-__all__ = ["DefaultTags", "checked_tags", "constant_tag", "filled_tag", "with_default_tags"]
+__all__ = ["DefaultTags", "checked_tags", "constant_tag", "filled_tag"]
 
 KEPT = 256  # schemas of which a plan is kept
 OBJECT_TAG = TAGS[b"tag:object[str]"]
@@ -123,11 +123,6 @@ class DefaultTags:
         missing = {TAG + name: value for name, value in self.tags.items() if TAG + name not in places}
         target = pa.schema([*schema, *(self._rule.field(name) for name in missing)])
         return _Plan(schema, present, tuple(_dictionary(value) for value in missing.values()), target)
-
-
-def with_default_tags(batch: pa.RecordBatch, tags: Mapping[str, str]) -> pa.RecordBatch:
-    """What `DefaultTags.add` gives, for once. Raises `SettingsError` and `FrameError`."""
-    return DefaultTags(tags).add(batch)
 
 
 def constant_tag(value: str | None, rows: int) -> pa.Array:

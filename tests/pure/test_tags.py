@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from quixframes.errors import FrameError, SettingsError
 from quixframes.frames import FrameDecoder, FrameEncoder, check_supported, check_values
-from quixframes.tags import DefaultTags, checked_tags, with_default_tags
+from quixframes.tags import DefaultTags, checked_tags
 
 TEXT = pd.Series(["a"]).dtype
 TAG_TYPE = pa.dictionary(pa.int32(), pa.large_string())
@@ -48,7 +48,7 @@ def dtypes() -> dict[str, Any]:
 
 def with_tags(frame: pd.DataFrame, tags: dict[str, str]) -> pd.DataFrame:
     """The frame with default tags, by the way that rows take."""
-    batch = with_default_tags(FrameEncoder().encode(frame), tags)
+    batch = DefaultTags(tags).add(FrameEncoder().encode(frame))
     check_supported(batch.schema)
     batch.validate(full=True)
     check_values(batch)
@@ -94,7 +94,7 @@ def test_tags_that_cannot_be_are_refused(tags: Any, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         checked_tags(tags)
     with pytest.raises(SettingsError, match=message):
-        with_default_tags(FrameEncoder().encode(framed(x=[1.0])), tags)
+        DefaultTags(tags)
 
 
 # --- columns that are not there ---------------------------------------------------------------------------------------
@@ -113,21 +113,21 @@ def test_a_tag_that_is_not_there_is_added_for_every_row(rows: int) -> None:
 def test_what_is_added_is_what_the_same_column_would_be() -> None:
     """So that rows with the tag and rows without have one schema, and wait in one buffer."""
     frame = framed(x=[1.0, 2.0])
-    added = with_default_tags(FrameEncoder().encode(frame), {"lap": "12"})
+    added = DefaultTags({"lap": "12"}).add(FrameEncoder().encode(frame))
     assert added.equals(FrameEncoder().encode(frame.assign(TAG__lap=["12", "12"])), check_metadata=True)
 
 
 def test_nothing_is_added_where_there_are_no_default_tags() -> None:
     """The batch is the one that was given."""
     batch = FrameEncoder().encode(framed(x=[1.0]))
-    assert with_default_tags(batch, {}) is batch
+    assert DefaultTags({}).add(batch) is batch
 
 
 def test_the_batch_that_was_given_stays_as_it_is() -> None:
     """Another may hold it."""
     frame = framed(x=[1.0, 2.0], TAG__lap=of_object(["1", None]))
     batch = FrameEncoder().encode(frame)
-    with_default_tags(batch, {"lap": "12", "driver": "Ann"})
+    DefaultTags({"lap": "12", "driver": "Ann"}).add(batch)
     pd.testing.assert_frame_equal(FrameDecoder().decode(batch), frame, check_exact=True, check_freq=False)
 
 
@@ -159,14 +159,14 @@ def test_objects_with_any_kind_of_missing_value_are_filled(missing: Any) -> None
     """They were no dictionary, and are one now: nothing is missing any more."""
     frame = framed(TAG__lap=of_object(["1", missing, None, "12", missing]))
     batch = FrameEncoder().encode(frame)
-    got = with_default_tags(batch, {"lap": "12"})
+    got = DefaultTags({"lap": "12"}).add(batch)
     check_values(got)
     assert got.schema.field("TAG__lap").type == TAG_TYPE
     assert got.column(1).dictionary.to_pylist() == ["1", "12"]
     decoded = FrameDecoder().decode(got)["TAG__lap"]
     assert decoded.dtype == np.dtype(object)
     assert decoded.tolist() == ["1", "12", "12", "12", "12"]
-    again = with_default_tags(batch.slice(0, 1), {"lap": "12"})  # its schema does not hang on what is missing where
+    again = DefaultTags({"lap": "12"}).add(batch.slice(0, 1))  # its schema does not hang on what is missing where
     assert again.schema.equals(got.schema, check_metadata=True)
 
 
@@ -216,7 +216,7 @@ def test_a_column_that_holds_no_text_is_refused() -> None:
         [pa.array([1], time.type), pa.array([5])], schema=pa.schema([time, ("TAG__lap", pa.int64())])
     )
     with pytest.raises(FrameError, match="column 'TAG__lap': its Arrow type is int64") as caught:
-        with_default_tags(batch, {"lap": "12"})
+        DefaultTags({"lap": "12"}).add(batch)
     assert caught.value.column == "TAG__lap"
 
 
