@@ -1,7 +1,7 @@
 """``quixframes demo``: a year of New York's weather through a real Kafka and two models, and what came of it.
 
-Read it in this order: ``pipeline`` (how rows travel: what quixframes is for), ``weather`` (the two models),
-``show``, ``picture`` and ``page`` (what is seen of it).
+Read it in this order: ``pipeline`` (how rows travel: what quixframes is for), ``airports`` (where they come from, and
+what they say of themselves), ``weather`` (the two models), ``show``, ``picture`` and ``page`` (what is seen of it).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def run(
     draw(outcome, folder / "weather.png")
     write_page(outcome, folder / "weather.html")
     show.did(f"drew {folder / 'weather.png'} and {folder / 'weather.html'}")
-    show.console.print(scoreboard(outcome.raw, outcome.clean, outcome.forecasts, outcome.scores))
+    show.console.print(scoreboard(outcome))
     if keep:
         show.console.print(_look_around(broker, outcome), highlight=False)
         if kafka is not None:
@@ -73,6 +73,7 @@ The topics are still there, at [bold]{broker}[/]. To look around in them:
     import quixframes as qf
 
     client = qf.StreamingClient("{broker}")
-    client.topics.list()
+    client.topics.contract("{outcome.names.clean}")
+    client.replay("{outcome.names.clean}").events()
     client.replay("{outcome.names.forecast}", streams=["JFK"]).to_frame()
 """

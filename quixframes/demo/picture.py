@@ -1,8 +1,12 @@
-"""The picture that the demo leaves: forecasts beside measurements, the faults that were found, and the errors."""
+"""The picture that the demo leaves: forecasts beside measurements, the faults that were found, and the errors.
+
+Names, units and events are what the streams themselves said of them, at the far end of both models.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.dates import DateFormatter, DayLocator, MonthLocator
 from matplotlib.figure import Figure
 
-from quixframes.demo.weather import AIRPORTS, impossible, measured
+from quixframes.demo.show import axis, event_names, temperature
+from quixframes.demo.weather import GAP_FILLED, IMPOSSIBLE, measured
 
 if TYPE_CHECKING:
     from quixframes.demo.pipeline import Outcome
@@ -42,13 +47,14 @@ def draw(outcome: Outcome, path: Path) -> None:
     )
     left, right = figure.subfigures(1, 2, width_ratios=[1.7, 1])  # type: ignore[misc]
 
-    panels = left.subplots(len(AIRPORTS), 1, sharex=True, sharey=True)
-    for ax, stream in zip(panels, AIRPORTS, strict=True):
+    panels = left.subplots(len(outcome.streams), 1, sharex=True, sharey=True)
+    for ax, stream in zip(panels, sorted(outcome.streams), strict=True):
         _temperatures(ax, outcome, stream)
-    panels[0].legend(loc="lower left", ncols=2, frameon=False, fontsize=9)
+    panels[0].legend(loc="lower left", ncols=3, frameon=False, fontsize=9)
     panels[-1].xaxis.set_major_locator(DayLocator())
     panels[-1].xaxis.set_major_formatter(DateFormatter("%-d %b"))
-    panels[0].set_title("Temperature in °F: measured, and forecast one hour before", loc="left", fontsize=11)
+    title = f"{str(temperature(outcome).name).capitalize()}: measured, and forecast one hour before"
+    panels[0].set_title(title, loc="left", fontsize=11)
 
     wind, pressure, errors = right.subplots(3, 1)
     _fault(wind, outcome)
@@ -59,10 +65,10 @@ def draw(outcome: Outcome, path: Path) -> None:
 
 def weekly_pressures(outcome: Outcome) -> pd.DataFrame:
     """How many pressures were missing in each week, by what became of them: filled, or missing still."""
-    missing, still = (
-        frame["pressure"].isna().astype(int).resample("W").sum() for frame in (outcome.raw, outcome.clean)
-    )
-    return pd.DataFrame({"filled": missing - still, "still missing": still})
+    still = outcome.clean["pressure"].isna().astype(int).resample("W").sum()
+    of_pressure = (outcome.events["id"] == GAP_FILLED) & (outcome.events["TAG__parameter"] == "pressure")
+    filled = outcome.events[of_pressure].resample("W").size().reindex(still.index, fill_value=0)
+    return pd.DataFrame({"filled": filled, "still missing": still})
 
 
 def _titled(ax: Axes, title: str = "") -> None:
@@ -78,31 +84,52 @@ def _temperatures(ax: Axes, outcome: Outcome, stream: str) -> None:
     clean = outcome.clean[outcome.clean["stream"] == stream]
     truth = measured(clean)["temp"].sort_index().loc[WINDOW]
     guess = outcome.forecasts.loc[outcome.forecasts["stream"] == stream, "forecast"].sort_index().loc[WINDOW]
+    events = outcome.events[outcome.events["stream"] == stream].sort_index().loc[WINDOW]
+    said = outcome.streams[stream]
     _titled(ax)
     ax.plot(truth.index, truth, color=COLORS["measured"], linewidth=1.6, label="measured")
     ax.plot(guess.index, guess, ".", color=COLORS["forecast"], markersize=4.5, label="forecast")
-    ax.text(0.99, 0.92, AIRPORTS[stream], transform=ax.transAxes, ha="right", va="top", fontsize=12, fontweight="bold")
+    ax.plot(
+        events.index,
+        np.zeros(len(events)),
+        "^",
+        color=COLORS["filled"],
+        label="event: a value repaired",
+        transform=ax.get_xaxis_transform(),
+        clip_on=False,
+    )
+    ax.set_ylabel(axis(said.parameters["temp"]), fontsize=9)
+    ax.text(
+        0.99,
+        0.92,
+        str(said.properties.name),
+        transform=ax.transAxes,
+        ha="right",
+        va="top",
+        fontsize=12,
+        fontweight="bold",
+    )
 
 
 def _fault(ax: Axes, outcome: Outcome) -> None:
-    """The highest of the impossible winds, with the two days around it."""
-    winds = [
-        (value, at, stream)
-        for stream, rows in outcome.raw.groupby("stream", observed=True)
-        for at, name, value in impossible(rows)
-        if name == "wind_speed"
-    ]
-    value, at, stream = max(winds)
+    """The first of the impossible values, with the two days around it."""
+    event = outcome.events[outcome.events["id"] == IMPOSSIBLE].head(1)
+    stream, parameter, value = event[["stream", "TAG__parameter", "value"]].astype(str).to_numpy()[0]
+    at = event.index[0]
+    said = outcome.streams[stream]
     around = slice(at - pd.Timedelta("1D"), at + pd.Timedelta("1D"))
     raw, clean = (
-        frame.loc[frame["stream"] == stream, "wind_speed"].sort_index().loc[around]
+        frame.loc[frame["stream"] == stream, parameter].sort_index().loc[around]
         for frame in (outcome.raw, outcome.clean)
     )
-    _titled(ax, f"A wind of {value:,.0f} mph at {AIRPORTS[str(stream)]}")
+    _titled(ax, f"An {event_names(outcome)[IMPOSSIBLE]} at {said.properties.name}")
     ax.plot(raw.index, raw, color=COLORS["fault"], linewidth=1.2, label="as received")
     ax.plot(clean.index, clean, color=COLORS["filled"], linewidth=1.8, label="cleaned")
+    ax.plot(event.index, raw[event.index], "^", color=COLORS["fault"])
+    ax.annotate(value, (at, raw[at]), (-8, 0), textcoords="offset points", ha="right", va="center", fontsize=9)
     ax.set_yscale("symlog", linthresh=20)
     ax.set_yticks([0, 10, 20, 100, 1000], ["0", "10", "20", "100", "1,000"])
+    ax.set_ylabel(axis(said.parameters[parameter]), fontsize=9)
     ax.xaxis.set_major_locator(DayLocator())
     ax.xaxis.set_major_formatter(DateFormatter("%-d %b"))
     ax.legend(frameon=False, fontsize=9, loc="upper right")
@@ -122,7 +149,8 @@ def _pressures(ax: Axes, outcome: Outcome) -> None:
 
 
 def _errors(ax: Axes, outcome: Outcome) -> None:
-    scores = outcome.scores.rename(index={**AIRPORTS, "all": "all three"})
+    names = {stream: fill(str(said.properties.name), 9) for stream, said in outcome.streams.items()}
+    scores = outcome.scores.rename(index={**names, "all": "all three"})
     at = np.arange(len(scores))
     baseline, model = scores.loc["all three", ["same_as_now", "forecast"]].to_numpy(float)
     better = 1 - model / baseline
@@ -131,6 +159,6 @@ def _errors(ax: Axes, outcome: Outcome) -> None:
         bars = ax.bar(at + shift, scores[column], width=0.38, color=COLORS[column], label=label)
         ax.bar_label(bars, fmt="%.2f", fontsize=9, padding=2)
     ax.set_xticks(at, scores.index)
-    ax.set_ylabel("°F", fontsize=9)
+    ax.set_ylabel(f"error, {temperature(outcome).unit}", fontsize=9)
     ax.set_ylim(0, 1.3 * scores.to_numpy().max())
     ax.legend(frameon=False, fontsize=9, ncols=2, loc="upper right")

@@ -3,12 +3,16 @@
 ::
 
     read_weather → weather-raw → clean_weather → weather-clean → forecast_weather → weather-forecast → replay
+
+Each topic has a contract, so no row of another kind gets in. Each airport is a stream, which says what it is and what
+it measures; both models hand that on, and add what they have done: the cleaning an event for each value that it
+repaired, the forecasting what its numbers are.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -19,7 +23,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 import quixframes as qf
-from quixframes.demo import weather
+from quixframes.demo import airports, weather
 from quixframes.demo.show import Show
 
 __all__ = ["Names", "Outcome", "run_pipeline"]
@@ -29,7 +33,8 @@ LIVE = pd.Timestamp("2013-10-01", tz="UTC")
 
 PATIENCE = "30s"
 
-Trigger = Callable[[pd.DataFrame], pd.Series]
+Cut = Callable[[pd.DataFrame, weather.Parameters], np.ndarray]
+"""Says at which rows a batch ends, from their values and from what can be."""
 
 
 def is_live(rows: pd.DataFrame) -> np.ndarray:
@@ -68,7 +73,10 @@ class Outcome:
     names: Names
     raw: pd.DataFrame
     clean: pd.DataFrame
+    events: pd.DataFrame
     forecasts: pd.DataFrame
+    streams: Mapping[str, qf.StreamReader]
+    """What the streams of the last topic say of themselves: names, units and ranges that came through both models."""
     errors: pd.DataFrame
     scores: pd.DataFrame
 
@@ -85,32 +93,48 @@ def run_pipeline(address: str, show: Show, *, keep: bool, day: float = 0.04) -> 
     with qf.StreamingClient(address) as client:
         names = Names.unused(client.topics.list())
         try:
-            for topic in names.topics:
-                client.topics.create(topic, partitions=3)
-            show.did("made the topics {}, {} and {}".format(*names.topics))
+            contracts = (airports.RAW, airports.CLEAN, airports.FORECAST)
+            for topic, contract in zip(names.topics, contracts, strict=True):
+                client.topics.create(topic, partitions=3, contract=contract)
+            show.did("made the topics {}, {} and {}, each with a contract".format(*names.topics))
             send_through(client, names, show, day)
-            raw, clean, forecasts = (client.replay(topic, progress=False).to_frame() for topic in names.topics)
-            show.did(f"replayed the three topics into DataFrames: {len(raw) + len(clean) + len(forecasts):,} rows")
-            errors = weather.errors(forecasts, clean)
-            return Outcome(names, raw, clean, forecasts, errors, weather.score(errors))
+            return replay(client, names, show)
         finally:
             if not keep:
                 for topic in set(names.topics) & set(client.topics.list()):
                     client.topics.delete(topic)
 
 
+def replay(client: qf.StreamingClient, names: Names, show: Show) -> Outcome:
+    """Read everything again: rows, events, and what the streams say of themselves."""
+    raw, clean, forecasts = (client.replay(topic, progress=False).to_frame() for topic in names.topics)
+    events = client.replay(names.clean, progress=False).events()
+    streams = {batch.stream_id: batch.stream for batch in client.replay(names.forecast, progress=False).batches()}
+    rows = len(raw) + len(clean) + len(forecasts)
+    show.did(f"replayed the three topics into DataFrames: {rows:,} rows, {len(events):,} events")
+    errors = weather.errors(forecasts, clean)
+    return Outcome(names, raw, clean, events, forecasts, streams, errors, weather.score(errors))
+
+
 def send_through(client: qf.StreamingClient, names: Names, show: Show, day: float) -> None:
     """The year 2013: nine months to learn from, then three months live."""
-    year = weather.read_weather()
+    year = airports.read_weather()
     history, live = year[~is_live(year)], year[is_live(year)]
     show.did(f"read {len(year):,} rows: the weather of three airports, hour by hour, in 2013")
 
     address = list(client.connection.brokers)
-    # Left from the right: the clients close first, which ends the loops that the pool would wait for.
-    with ThreadPoolExecutor() as pool, qf.StreamingClient(address) as one, qf.StreamingClient(address) as other:
+    # Left from the right: the clients close before the pool, which ends the loops that it would wait for.
+    with (
+        ThreadPoolExecutor() as pool,
+        qf.StreamingClient(address) as one,
+        qf.StreamingClient(address) as other,
+        client.open_output_topic(names.raw) as raw,
+    ):
+        streams = [airports.open_stream(raw, airport) for airport in airports.AIRPORTS]
+
         with show.progress("January to September", write=len(history), clean=len(history)):
-            cleaning = pool.submit(clean_weather, one, names, weather.new_week, len(history), show)
-            write_weather(client, names, history, show, every="MS")
+            cleaning = pool.submit(clean_weather, one, names, weather.new_week, show, rows=len(history))
+            write_weather(raw, history, show, every="MS")
             cleaning.result()
 
         learned = client.replay(names.clean, progress=False).to_frame()
@@ -118,49 +142,53 @@ def send_through(client: qf.StreamingClient, names: Names, show: Show, day: floa
         show.did(f"trained the forecasting model on a replay of {len(learned):,} clean rows")
 
         with show.progress("October to December, live", write=len(live), clean=len(live), forecast=len(live)):
-            forecasting = pool.submit(forecast_weather, other, names, len(live), show, model, learned)
-            cleaning = pool.submit(clean_weather, one, names, weather.new_day, len(live), show)
-            write_weather(client, names, live, show, every="D", pause=day)
+            forecasting = pool.submit(forecast_weather, other, names, show, model, learned)
+            cleaning = pool.submit(clean_weather, one, names, weather.new_day, show)
+            write_weather(raw, live, show, every="D", pause=day)
+            for stream in streams:
+                stream.close()  # tells the cleaning model, which tells the forecasting model
             cleaning.result()
             forecasting.result()
 
 
-def write_weather(
-    client: qf.StreamingClient, names: Names, rows: pd.DataFrame, show: Show, *, every: str, pause: float = 0
-) -> None:
-    """Write the rows, a month or a day at a time. Each airport is a stream."""
-    with client.open_output_topic(names.raw) as topic:
-        for _, part in rows.groupby(pd.Grouper(freq=every)):
-            topic.write(part, by="origin")
-            show.rows("write", len(part))
-            time.sleep(pause)
+def write_weather(topic: qf.OutputTopic, rows: pd.DataFrame, show: Show, *, every: str, pause: float = 0) -> None:
+    """Write the rows, a month or a day at a time, each to the stream of its airport."""
+    for _, part in rows.groupby(pd.Grouper(freq=every)):
+        topic.write(part, by="origin")
+        show.rows("write", len(part))
+        time.sleep(pause)
 
 
-def clean_weather(client: qf.StreamingClient, names: Names, ends: Trigger, rows: int, show: Show) -> None:
-    """The cleaning model: raw rows in, clean rows out, commit. ``ends`` says which rows end a batch."""
+def clean_weather(client: qf.StreamingClient, names: Names, cut: Cut, show: Show, rows: int | None = None) -> None:
+    """The cleaning model: raw rows in, clean rows and an event for each repair out, commit."""
     before: dict[str, pd.DataFrame] = {}
     with (
         client.open_input_topic(names.raw, names.cleaning, commit_settings=qf.CommitMode.Manual) as raw,
         client.open_output_topic(names.clean) as clean,
     ):
-        for batch in raw.batches(trigger=ends, max_rows=rows, idle=PATIENCE):
-            cleaned = weather.clean(batch.frame, before.get(batch.stream_id))
-            clean.write(cleaned, stream=batch.stream_id)
+        assert raw.contract is not None  # the topic was made with one
+        can_be = raw.contract.parameters
+        for batch in until_ended(raw.batches(trigger=lambda rows: cut(rows, can_be), idle=PATIENCE), rows):
+            stream = clean.get_or_create_stream(batch.stream_id)
+            stream.inherit(batch.stream)  # name, place, units, ranges
+            for id, what in weather.EVENTS.items():
+                stream.events.add_definition(id, **what)
+            if len(batch):
+                parameters = batch.stream.parameters
+                cleaned = weather.clean(batch.frame, parameters, before.get(batch.stream_id))
+                events = weather.repairs(batch.frame, cleaned, parameters)
+                stream.parameters.write(cleaned)
+                stream.events.write(events)
+                before[batch.stream_id] = batch.frame.tail(1)
+                show.events(batch.stream, events)
+            if batch.closed:
+                stream.close(batch.closed)
             batch.commit()
-
-            before[batch.stream_id] = batch.frame.tail(1)
-            show.faults(batch.stream_id, weather.impossible(batch.frame))
             show.rows("clean", len(batch))
-        _check(raw, rows)
 
 
 def forecast_weather(
-    client: qf.StreamingClient,
-    names: Names,
-    rows: int,
-    show: Show,
-    model: HistGradientBoostingRegressor,
-    learned: pd.DataFrame,
+    client: qf.StreamingClient, names: Names, show: Show, model: HistGradientBoostingRegressor, learned: pd.DataFrame
 ) -> None:
     """The forecasting model: clean rows in, the temperature one hour later out. It goes on where its training ended."""
     before = {str(stream): known.tail(weather.MEMORY) for stream, known in learned.groupby("stream", observed=True)}
@@ -169,19 +197,30 @@ def forecast_weather(
         client.open_output_topic(names.forecast) as forecasts,
         threadpool_limits(1),  # rows so few are forecast in less time than threads take to meet
     ):
-        for batch in clean.batches(rows=72, timeout="500ms", filter=is_live, max_rows=rows, idle=PATIENCE):
-            known = before.get(batch.stream_id)
-            forecast = weather.forecast(model, batch.frame, known)
-            forecasts.write(forecast, stream=batch.stream_id)
+        for batch in until_ended(clean.batches(rows=72, timeout="500ms", filter=is_live, idle=PATIENCE)):
+            stream = forecasts.get_or_create_stream(batch.stream_id)
+            stream.inherit(batch.stream)
+            unit = batch.stream.parameters["temp"].unit
+            stream.parameters.add_definition("forecast", "temperature, forecast one hour before", unit=unit)
+            stream.parameters.add_definition("same_as_now", "temperature one hour before", unit=unit)
+            if len(batch):
+                known = before.get(batch.stream_id)
+                stream.parameters.write(weather.forecast(model, batch.frame, known))
+                before[batch.stream_id] = pd.concat([known, batch.frame]).tail(weather.MEMORY)
+            if batch.closed:
+                stream.close(batch.closed)
             batch.commit()
-
-            before[batch.stream_id] = pd.concat([known, batch.frame]).tail(weather.MEMORY)
             show.rows("forecast", len(batch))
-        _check(clean, rows)
 
 
-def _check(topic: qf.InputTopic, rows: int) -> None:
-    if topic.rows_read != rows:
-        raise qf.QuixframesError(
-            f"only {topic.rows_read:,} of {rows:,} rows came through {topic.name!r}, and none for {PATIENCE}"
-        )
+def until_ended(batches: Iterator[qf.RowBatch], rows: int | None = None) -> Iterator[qf.RowBatch]:
+    """The batches until so many rows have come; where no number is given, until the last airport's stream has ended."""
+    came, going = 0, set(airports.AIRPORTS)
+    for batch in batches:
+        yield batch
+        came += len(batch)
+        if batch.closed:
+            going.discard(batch.stream_id)
+        if came == rows or not going:
+            return
+    raise qf.QuixframesError(f"after {came:,} rows nothing came for {PATIENCE}, and {', '.join(sorted(going))} go on")

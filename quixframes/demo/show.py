@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from quixframes.demo.weather import AIRPORTS, TAG
+import quixframes as qf
+from quixframes.demo.weather import IMPOSSIBLE
 
-__all__ = ["Show", "scoreboard"]
+if TYPE_CHECKING:
+    from quixframes.demo.pipeline import Outcome
+
+__all__ = ["Show", "axis", "event_names", "scoreboard", "temperature"]
 
 STAGES = {"write": "writing", "clean": "cleaning model", "forecast": "forecasting model"}
-UNITS = {"temp": "°F", "dewp": "°F", "humid": "%", "wind_speed": "mph", "wind_gust": "mph", "pressure": "mbar"}
 
 
 class Show:
@@ -49,41 +53,62 @@ class Show:
         if self._progress is not None:
             self._progress.advance(self._bars[stage], count)
 
-    def faults(self, stream: str, faults: list[tuple[pd.Timestamp, str, float]]) -> None:
-        """The cleaning met values that cannot be."""
-        for at, name, value in faults:
+    def events(self, stream: qf.StreamReader, events: pd.DataFrame) -> None:
+        """The cleaning wrote events; those of values that cannot be are worth a line each."""
+        for at, value in events.loc[events["id"] == IMPOSSIBLE, "value"].items():
             self.console.print(
-                f"    [yellow]![/] {AIRPORTS[stream]}, {at:%-d %B %H:%M} UTC: "
-                f"{name} = {value:,.0f} {UNITS.get(name, '')} cannot be, taken out",
+                f"    [yellow]![/] {stream.properties.name}, {at:%-d %B %H:%M} UTC: {value} cannot be, taken out",
                 highlight=False,
             )
 
 
-def scoreboard(raw: pd.DataFrame, clean: pd.DataFrame, forecasts: pd.DataFrame, scores: pd.DataFrame) -> Table:
-    """Rows of each topic, by stream, and how far off the forecasts were in the mean."""
+def scoreboard(outcome: Outcome) -> Table:
+    """Rows of each topic and events, by stream, and how far off the forecasts were in the mean."""
     counts = pd.DataFrame(
         {
-            "in": raw["stream"].value_counts(),
-            "cleaned": clean["stream"].value_counts(),
-            "repaired": clean.loc[clean[TAG] != "", "stream"].value_counts(),
-            "forecast": forecasts["stream"].value_counts(),
+            "in": outcome.raw["stream"].value_counts(),
+            "cleaned": outcome.clean["stream"].value_counts(),
+            "events": outcome.events["stream"].value_counts(),
+            "forecast": outcome.forecasts["stream"].value_counts(),
         }
     )
     counts.index = counts.index.astype(str)
+    counts = counts.sort_index()
     counts.loc["all"] = counts.sum()
-    table = Table(title="Rows, and the mean error of the temperature one hour ahead", title_style="bold")
+    kinds = outcome.events["id"].map(event_names(outcome)).value_counts()
+    unit = temperature(outcome).unit
+    table = Table(
+        title="Rows and events, and the mean error of the temperature one hour ahead",
+        title_style="bold",
+        caption="Events: " + ", ".join(f"{count:,} × {kind}" for kind, count in kinds.items()),
+    )
     table.add_column("stream")
-    for column in ("in", "cleaned", "repaired", "forecast", "same as now", "model", "better"):
+    for column in (*counts, "same as now", "model", "better"):
         table.add_column(column, justify="right")
-    for stream, row in counts.sort_index(key=lambda names: names == "all").iterrows():
-        model, baseline = scores.loc[str(stream), ["forecast", "same_as_now"]].to_numpy(float)
+    for stream, row in counts.iterrows():
+        model, baseline = outcome.scores.loc[str(stream), ["forecast", "same_as_now"]].to_numpy(float)
         table.add_row(
             str(stream),
             *(f"{rows:,.0f}" for rows in row),
-            f"{baseline:.2f} °F",
-            f"{model:.2f} °F",
+            f"{baseline:.2f} {unit}",
+            f"{model:.2f} {unit}",
             f"{1 - model / baseline:.0%}",
             style="bold" if stream == "all" else None,
-            end_section=stream == list(AIRPORTS)[-1],
+            end_section=stream == counts.index[-2],
         )
     return table
+
+
+def axis(what: qf.ParameterDefinition) -> str:
+    """A parameter for an axis: its name and its unit."""
+    return f"{what.name}, {what.unit}"
+
+
+def temperature(outcome: Outcome) -> qf.ParameterDefinition:
+    """What the streams say of the parameter that was forecast."""
+    return next(iter(outcome.streams.values())).parameters["temp"]
+
+
+def event_names(outcome: Outcome) -> dict[str, str]:
+    """What the streams call their events, by ID."""
+    return {id: what.name or id for stream in outcome.streams.values() for id, what in stream.events.items()}

