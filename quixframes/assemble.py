@@ -4,7 +4,9 @@ it.
 What this module holds to:
 
 - Which rows come together depends on the messages alone (timeouts and memory aside), so a replay gives what live gave.
-- A batch tells the story that was true at its rows: a change of the story releases what was held before it.
+- A batch tells the story that was true at its rows: a change of the story releases what was held before it. Messages of
+  somebody else, which have no session, say nothing of the stream: what is known of it stays.
+- Of a stream that has ended, no more is kept than what it said of itself and how much of it was handed over.
 - What all buffers hold together is bounded: past it, the rows that were held first are released early.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from quixframes.batch import Claim, RowBatch, StreamReader
 from quixframes.buffer import Piece, Release, RowBuffer
@@ -25,6 +28,14 @@ from quixframes.wire import Kind, Message, StreamEndType
 __all__ = ["Assembler"]
 
 _Key = tuple[Assignment, str]
+
+
+@dataclass(slots=True)
+class _Open:
+    """A stream in one partition: what it says of itself at this place there, and what is held of it."""
+
+    reader: StreamReader
+    buffer: RowBuffer
 
 
 class Assembler:
@@ -54,17 +65,18 @@ class Assembler:
         self._dropped = dropped
         self._frames = FrameDecoder()
         # Those that hold rows are again in `_held`, in the order in which their time will be up.
-        self._buffers: dict[_Key, RowBuffer] = {}
+        self._open: dict[_Key, _Open] = {}
         self._held: dict[_Key, RowBuffer] = {}
         self._held_bytes = 0
         self.ready: deque[RowBatch] = deque()
         self.streams: dict[str, StreamReader] = {}
+        """The streams that were met, by ID, as they were told last."""
 
     def begin(self, settings: BufferSettings) -> None:
         """Go on by these rules. Rows that were held by others are released first."""
         if settings != self.settings:
             self.release_held("settings")
-            self._buffers.clear()
+            self._open.clear()
             self.settings = settings
 
     def add(self, assignment: Assignment, message: Message, offset: int, ranges: list[tuple[int, int]]) -> None:
@@ -73,18 +85,20 @@ class Assembler:
         They are removed from the list as they are taken in, so that a call that raises half-way (a filter of the user's
         may) can be made again.
         """
-        stream_id = message.stream_id
-        stream = self.streams.get(stream_id)
+        key = (assignment, message.stream_id)
+        stream = self._open.get(key)
         if stream is None:
-            stream = self.streams[stream_id] = StreamReader(self._topic, stream_id, message.story)
-        key = (assignment, stream_id)
-        buffer = self._buffers.get(key)
-        if buffer is None:
-            buffer = self._buffers[key] = RowBuffer(self.settings, self._frames.decode)
-        if message.story is not stream.story:
-            self._retell(key, buffer, message.story)
-        if not ranges:
-            return
+            stream = self._open[key] = self._meet(message)
+        if message.story is not stream.reader.story and message.session:
+            self._retell(key, stream, message.story)
+        if ranges:
+            self._take_in(key, stream.buffer, message, offset, ranges)
+        if message.end is not None and key not in self._held:
+            del self._open[key]
+
+    def _take_in(
+        self, key: _Key, buffer: RowBuffer, message: Message, offset: int, ranges: list[tuple[int, int]]
+    ) -> None:
         held, since = buffer.nbytes, buffer.since
         try:
             self._to_buffer(key, buffer, message, offset, ranges)
@@ -118,17 +132,23 @@ class Assembler:
 
     def forget_lost(self) -> None:
         """Drop what belongs to partitions that are no longer ours."""
-        for key in [key for key in self._buffers if not key[0].owned]:
-            self._held_bytes -= self._buffers.pop(key).nbytes
+        for key in [key for key in self._open if not key[0].owned]:
+            self._held_bytes -= self._open.pop(key).buffer.nbytes
             self._held.pop(key, None)
 
-    def _retell(self, key: _Key, buffer: RowBuffer, story: Story) -> None:
-        stream = self.streams[key[1]]
-        if story == stream.story:
+    def _meet(self, message: Message) -> _Open:
+        stream_id = message.stream_id
+        reader = self.streams.get(stream_id)
+        if reader is None:
+            reader = self.streams[stream_id] = StreamReader(self._topic, stream_id, message.story)
+        return _Open(reader, RowBuffer(self.settings, self._frames.decode))
+
+    def _retell(self, key: _Key, stream: _Open, story: Story) -> None:
+        if story == stream.reader.story:
             return
         if key in self._held:
-            self._release_of(key, buffer, "properties")
-        self.streams[key[1]] = stream.retold(story)
+            self._release_of(key, stream.buffer, "properties")
+        stream.reader = self.streams[key[1]] = stream.reader.retold(story)
 
     def _to_buffer(
         self, key: _Key, buffer: RowBuffer, message: Message, offset: int, ranges: list[tuple[int, int]]
@@ -162,6 +182,5 @@ class Assembler:
             self._release(key, release)
 
     def _release(self, key: _Key, release: Release, closed: StreamEndType | None = None) -> None:
-        assignment, stream_id = key
-        claim = Claim(assignment, release.pieces, release.batch.num_rows)
-        self.ready.append(RowBatch(release, self.streams[stream_id], self._frames, claim, self._commit, closed))
+        claim = Claim(key[0], release.pieces, release.batch.num_rows)
+        self.ready.append(RowBatch(release, self._open[key].reader, self._frames, claim, self._commit, closed))

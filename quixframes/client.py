@@ -25,7 +25,7 @@ from quixframes.dead_letters import DeadLetters, dead_letter
 from quixframes.errors import ClosedError, QuixframesError, SettingsError, TopicNotFoundError
 from quixframes.input import InputTopic
 from quixframes.kafka import Admin, Consumer, Producer, TopicDescription, Transport
-from quixframes.letter_box import letters_frame, messages_of, placed, read_letters, send_messages
+from quixframes.letter_box import letters_frame, messages_of, placed, read_letters, renumbered, send_messages
 from quixframes.message_reader import MessageReader
 from quixframes.output import Outputs, OutputTopic
 from quixframes.poller import Poller, Start
@@ -338,8 +338,9 @@ class StreamingClient(Closing):
     def send_back(self, letters: pd.DataFrame, *, to: str | None = None) -> int:
         """Send dead letters back to where they came from, and wait until the cluster has acknowledged them.
 
-        Key, value and headers are those of the frame; the reason's headers are gone. They stay in the dead-letter topic
-        as well, and nothing remembers that they were sent: a second call with the same rows sends them again.
+        Key, value and headers are those of the frame; the reason's headers are gone, and quixframes' own messages get
+        new numbers in their streams. They stay in the dead-letter topic as well, and nothing remembers that they were
+        sent: a second call with the same rows sends them again.
 
         Args:
             letters: rows of :meth:`dead_letters`. What is changed in them is sent as it is then.
@@ -357,7 +358,8 @@ class StreamingClient(Closing):
         admin = self._get_admin()
         counts = {name: admin.describe(name).partitions for name in {message.topic for message in messages}}
         timeout = seconds(self._outputs.settings.delivery_timeout) + 5
-        send_messages(letters, placed(messages, counts), self._get_producer(), self._outputs.in_flight, timeout)
+        messages = renumbered(placed(messages, counts))
+        send_messages(letters, messages, self._get_producer(), self._outputs.in_flight, timeout)
         return len(messages)
 
     # Ends

@@ -242,8 +242,7 @@ class LetterDesk:
         self._letters = letters
         self._lock = lock
         self._given_up = given_up
-        self._finished: set[Assignment] = set()
-        self._finished_messages = 0
+        self._finished = 0
         self._failed: deque[tuple[Assignment, Record, BaseException]] = deque()
         self.flush = letters.flush
         self.raise_failures = letters.raise_failures
@@ -267,8 +266,7 @@ class LetterDesk:
             elif assignment.ledger is not None:
                 with self._lock:
                     assignment.ledger.finish(record.offset, 0, 1)
-                    self._finished.add(assignment)
-                    self._finished_messages += 1
+                    self._finished += 1
 
         self._letters.send(record, error, finished, self._given_up)
 
@@ -279,14 +277,8 @@ class LetterDesk:
                 self.send(*self._failed[0])
             self._failed.popleft()
 
-    def take_finished(self) -> tuple[set[Assignment], int]:
-        """The assignments of which something was finished since the last call, to be committed; how many messages."""
+    def take_finished(self) -> int:
+        """How many messages dead letters have finished since the last call, which are to be committed."""
         with self._lock:
-            finished, self._finished = {assignment for assignment in self._finished if assignment.owned}, set()
-            messages, self._finished_messages = self._finished_messages, 0
-        return finished, messages
-
-    def put_back(self, finished: set[Assignment]) -> None:
-        """These could not be committed."""
-        with self._lock:
-            self._finished |= finished
+            finished, self._finished = self._finished, 0
+        return finished

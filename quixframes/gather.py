@@ -3,8 +3,9 @@ with messages.
 
 For one thread, without waiting and without signals in the middle (see ``signals``). What this module holds to:
 
-- A message is entered in its partition's ledger once. If a step fails half-way (a message that cannot be read, a filter
-  that raises), the next call goes on where it stopped: no row is skipped, and none comes twice.
+- A message is read and entered in its partition's ledger once. If a step fails half-way (a filter that raises, a dead
+  letter that finds no room), the next call goes on where it stopped: no row is skipped, and none comes twice. Only one
+  that cannot be read, and is neither skipped nor a dead letter, is read again by the next call.
 - What belongs to a partition that went is dropped.
 """
 
@@ -14,15 +15,16 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from quixframes.assemble import Assembler
 from quixframes.batch import Claim, RowBatch, StreamReader
 from quixframes.buffer import Piece
 from quixframes.dead_letters import LetterDesk
-from quixframes.errors import QuixframesError, SequenceError, WireError
+from quixframes.errors import SequenceError, WireError
 from quixframes.kafka import Partition, Record
-from quixframes.message_reader import MessageReader
+from quixframes.message_reader import MessageReader, number_of
 from quixframes.poller import Assignment, Chunk, Poller
 from quixframes.sequence import Counts, FaultKind, SequenceTracker
 from quixframes.settings import BufferSettings, FaultSettings
@@ -31,6 +33,16 @@ from quixframes.wire import Message
 __all__ = ["Gatherer"]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Entered:
+    """A message that is in its ledger, or why it cannot be read; the ranges of its rows that are still to go on; and
+    what is wrong with its place in its stream, until that is told."""
+
+    content: Message | WireError
+    ranges: list[tuple[int, int]]
+    fault: SequenceError | None = None
 
 
 class Gatherer:
@@ -73,17 +85,16 @@ class Gatherer:
         )
         self.begin = self._assembler.begin
         self.release_held = self._assembler.release_held
-        # Of the first record, the ranges of rows that are still to go to their buffer; None where it is not in its
-        # ledger yet. It stays first until all have gone.
+        # What the first record has become; None where it is not in its ledger yet. It stays first until all of it has
+        # gone on.
         self._records: deque[tuple[Assignment, Record]] = deque()
-        self._ranges: list[tuple[int, int]] | None = None
+        self._entered: _Entered | None = None
         self._beyond: list[tuple[Assignment, Record]] = []
         self._reached: set[Assignment] = set()
         self._trackers: dict[Assignment, SequenceTracker] = {}
         # When each open stream spoke last, the one that has been silent longest first.
-        self._spoke: OrderedDict[str, float] = OrderedDict()
+        self._spoke: OrderedDict[tuple[Assignment, str], float] = OrderedDict()
         self.fault_counts: dict[str, Counts] = {}
-        self._fault: SequenceError | None = None
         self.bad_messages = 0
 
     @property
@@ -102,15 +113,17 @@ class Gatherer:
         return self._assembler.deadline
 
     def end(self) -> None:
-        """A loop is over: what lay beyond its end comes first in the next one."""
-        self._records.extendleft(reversed(self._beyond))
+        """A loop is over: what lay beyond its end comes first in the next one, but for what has begun to go on."""
+        begun = [self._records.popleft()] if self._entered is not None else []
+        self._records.extendleft(reversed(begun + self._beyond))
         self._beyond.clear()
         self._reached.clear()
 
     def add(self, chunk: Chunk) -> None:
         """Take in what was read ahead."""
+        for _, records in chunk:
+            self._messages.read_ahead(records)  # which may raise, and then none of it is taken in
         for assignment, records in chunk:
-            self._messages.read_ahead(records)
             self._records.extend([(assignment, record) for record in records])
 
     def step(self, ends: Mapping[Partition, int] | None) -> bool:
@@ -121,8 +134,8 @@ class Gatherer:
         end = None if ends is None else ends.get(assignment.partition, 0)
         if not assignment.owned:
             self._messages.pass_over(record)
-            self._ranges = None
-        elif end is not None and record.offset >= end:
+            self._entered = None
+        elif end is not None and record.offset >= end and self._entered is None:
             self._beyond.append(self._records[0])
             self._reached.add(assignment)
         else:
@@ -134,93 +147,122 @@ class Gatherer:
 
     def raised(self) -> None:
         """The error of the last step reached the user: a fault in a stream's order is told once, and passed over."""
-        self._fault = None
+        if self._entered is not None:
+            self._entered.fault = None
 
     def reached(self, assignment: Assignment) -> bool:
         """Whether a message at the end of the loop's range has been met in this partition."""
         return assignment in self._reached
 
     def expire(self, now: float) -> None:
-        """Release what was held for as long as it may be, and tell which streams have been silent for too long."""
+        """Release what was held for as long as it may be."""
         self._assembler.expire(now)
-        while self._idle is not None and self._spoke:
+
+    def tell_idle(self, now: float) -> None:
+        """Tell which streams have been silent for too long; to be called where nothing is read ahead, which may be
+        theirs."""
+        while self._idle is not None and self._spoke and not self._records and not self._beyond:
             after, tell = self._idle
-            stream_id, since = next(iter(self._spoke.items()))
+            key, since = next(iter(self._spoke.items()))
             if since + after > now:
                 return
-            del self._spoke[stream_id]
-            tell(self.streams[stream_id])
+            del self._spoke[key]
+            if key[0].owned:
+                tell(self.streams[key[1]])
 
     def forget_lost(self) -> None:
         """Drop what belongs to partitions that are no longer ours."""
         self._assembler.forget_lost()
         for assignment in [assignment for assignment in self._trackers if not assignment.owned]:
             del self._trackers[assignment]
+        for key in [key for key in self._spoke if not key[0].owned]:
+            del self._spoke[key]
 
     def _take(self, assignment: Assignment, record: Record) -> None:
+        entered = self._entered
+        if entered is None:
+            entered = self._entered = self._enter(assignment, record)
+            self._judge(assignment, record, entered)
+        if entered.fault is not None:
+            raise entered.fault
+        if isinstance(entered.content, Message):
+            self._assembler.add(assignment, entered.content, record.offset, entered.ranges)
+        elif entered.ranges and self._dead_letters is not None:
+            self._dead_letters.send(assignment, record, entered.content)
+        self._entered = None
+
+    def _enter(self, assignment: Assignment, record: Record) -> _Entered:
+        """Read a message, and enter it in its ledger. One that cannot be read is entered as one row, which its dead
+        letter finishes; or as none, where it is skipped.
+
+        Raises:
+            WireError: it cannot be read, and the topic's settings say to raise that. It is not entered.
+        """
+        ledger, offset = assignment.ledger, record.offset
         try:
             message = self._messages.read(record)
         except WireError as exc:
-            self._refuse(assignment, record, exc)
-            return
-        if self._ranges is None:
-            self._ranges = self._enter(assignment, record.offset, message.entries, message.stream_id)
-            self._judge(assignment, message, record.offset)
-        if self._fault is not None:
-            raise self._fault
-        self._assembler.add(assignment, message, record.offset, self._ranges)
-        self._ranges = None
+            if self._dead_letters is None and self._on_bad_message == "raise":
+                raise
+            if self._dead_letters is None:
+                self.bad_messages += 1
+                log.warning("skipped a message: %s", exc)
+            if ledger is None:
+                return _Entered(exc, [])
+            with self._poller.lock:
+                if self._dead_letters is None:
+                    return _Entered(exc, ledger.take(offset, 0))
+                return _Entered(exc, ledger.take_whole(offset, (None, time.time())))
+        rows = message.entries
+        if ledger is None:
+            return _Entered(message, [(0, rows)] if rows else [])
+        with self._poller.lock:
+            return _Entered(message, ledger.take(offset, rows, (message.stream_id, time.time())))
 
-    def _refuse(self, assignment: Assignment, record: Record, error: QuixframesError) -> None:
-        """Do what the topic's settings say with a message that cannot be processed, and of which nothing was taken in:
-        raise the error, skip it, or send it to the dead-letter topic."""
-        if self._dead_letters is not None:
-            if self._ranges is None:
-                self._ranges = self._enter(assignment, record.offset, 1, None)
-            if self._ranges:
-                self._dead_letters.send(assignment, record, error)
-            self._ranges = None
-        elif self._on_bad_message == "raise":
-            raise error
-        else:
-            self.bad_messages += 1
-            log.warning("skipped a message: %s", error)
-            self._enter(assignment, record.offset, 0, None)
-
-    def _judge(self, assignment: Assignment, message: Message, offset: int) -> None:
+    def _judge(self, assignment: Assignment, record: Record, entered: _Entered) -> None:
         """See whether the message is the next of its stream, and whether its stream is still alive."""
-        tracker = self._trackers.get(assignment)
-        if tracker is None:
-            at = assignment.partition
-            tracker = self._trackers[assignment] = SequenceTracker(at.topic, at.number, self.fault_counts)
-        stream_id = message.stream_id
-        if self._idle is not None:
-            self._spoke[stream_id] = time.monotonic()
-            self._spoke.move_to_end(stream_id)
-            if message.end is not None:
-                del self._spoke[stream_id]
-        if not message.session:
+        message, offset = entered.content, record.offset
+        if isinstance(message, Message):
+            stream_id, session, sequence, ended = message.stream_id, message.session, message.sequence, message.end
+        else:  # so that the next one is not said to come after a gap
+            stream_id, session, sequence = number_of(record)
+            ended = None
+        key = (assignment, stream_id)
+        if self._idle is not None and (isinstance(message, Message) or key in self._spoke):
+            self._spoke[key] = time.monotonic()
+            self._spoke.move_to_end(key)
+            if ended is not None:
+                del self._spoke[key]
+        if not session:
             return  # somebody else wrote it, without numbers
-        fault = tracker.see(stream_id, message.session, message.sequence, offset)
+        tracker = self._tracker(assignment, offset)
+        fault = tracker.see(stream_id, session, sequence, offset)
+        if ended is not None:
+            tracker.end(stream_id)
         if fault is None:
             return
-        if fault.kind is FaultKind.Repeated and self._faults.drop_repeats and self._ranges:
-            pieces = [Piece(offset, start, stop) for start, stop in self._ranges]
-            self._ranges.clear()
+        repeated = fault.kind is FaultKind.Repeated and isinstance(message, Message)
+        if repeated and self._faults.drop_repeats and entered.ranges:
+            pieces = [Piece(offset, start, stop) for start, stop in entered.ranges]
+            entered.ranges.clear()
             self._finish_dropped(assignment, pieces)
         if callable(self._faults.report):
             self._faults.report(fault)
         elif self._faults.report == "raise":
-            self._fault = SequenceError(fault)
+            entered.fault = SequenceError(fault)
         else:
             log.warning("%s", fault)
 
-    def _enter(self, assignment: Assignment, offset: int, rows: int, stream_id: str | None) -> list[tuple[int, int]]:
-        """Enter a message in its ledger; which of its rows are to be processed."""
-        if assignment.ledger is None:
-            return [(0, rows)] if rows else []
-        with self._poller.lock:
-            return assignment.ledger.take(offset, rows, (stream_id, time.time()))
+    def _tracker(self, assignment: Assignment, offset: int) -> SequenceTracker:
+        while assignment.gaps and assignment.gaps[0] <= offset:
+            # What retention removed was told as that: reading begins anew behind it.
+            assignment.gaps.popleft()
+            self._trackers.pop(assignment, None)
+        tracker = self._trackers.get(assignment)
+        if tracker is None:
+            at = assignment.partition
+            tracker = self._trackers[assignment] = SequenceTracker(at.topic, at.number, self.fault_counts)
+        return tracker
 
     def _finish_dropped(self, assignment: Assignment, pieces: list[Piece]) -> None:
         if assignment.ledger is not None:

@@ -7,6 +7,8 @@ What this module holds to:
   processing raised, or that the loop was left with, is not finished: its rows come again.
 - Before rows are committed, everything this client has written until then is acknowledged by the cluster.
 - A message that went to the dead-letter topic is finished when the cluster has it there, and is committed like rows.
+- What is finished without a batch (dead letters, skipped messages, rows that a filter removed) is committed by itself,
+  also where rows are committed by hand.
 - Rows that are held survive the loop: the next ``batches`` call goes on with them.
 """
 
@@ -122,13 +124,11 @@ class InputTopic(Closing):
         # Batches that were handed over and are not finished, with the number of outputs that had failed by then.
         self._handed: dict[Claim, int] = {}
         self._finished: list[Claim] = []
-        self._finished_rows = 0
-        self._finished_since = 0.0
+        self._finished_rows = 0  # and dead letters
+        self._last_commit = 0.0  # when the last automatic one was due
         # The automatic commit that is under way, and what one that failed has left to be committed.
         self._committing: tuple[set[Assignment], Future[bool]] | None = None
         self._to_retry: set[Assignment] = set()
-        # What dead letters have finished, for the next automatic commit.
-        self._finished_letters: set[Assignment] = set()
         self._signals: StepSignals | None = None
         self._looping = False
         self._closed = False
@@ -253,6 +253,8 @@ class InputTopic(Closing):
                 raise
             now = time.monotonic()
             gatherer.expire(now)
+            if poller.caught_up:
+                gatherer.tell_idle(now)
             if gatherer.ready:
                 break
             if self._closed:
@@ -295,8 +297,8 @@ class InputTopic(Closing):
             ends.append(last + bounds.idle - now)
         if self._letters is not None and not self._letters.settled:
             ends.append(_LETTERS_LOOK)
-        if self._finished or self._finished_letters:
-            ends.append(self._finished_since + self._commit_every - now)
+        if self._finished or self._finished_rows:
+            ends.append(self._last_commit + self._commit_every - now)
         if self._gatherer.deadline is not None:
             ends.append(self._gatherer.deadline - now)
         return max(0.001, min(ends))
@@ -308,23 +310,15 @@ class InputTopic(Closing):
         return self._commit(list(self._handed))
 
     def _finish_later(self, claim: Claim) -> None:
-        if not self._finished and not self._finished_letters:
-            self._finished_since = time.monotonic()
         self._finished.append(claim)
         self._finished_rows += claim.rows
         self._commit_if_due()
 
     def _note_letters(self) -> None:
         """Have what dead letters have finished committed as rows are; raise what could not be delivered."""
-        if self._letters is None:
-            return
-        if self._automatic:
-            finished, messages = self._letters.take_finished()
-            if finished and not self._finished and not self._finished_letters:
-                self._finished_since = time.monotonic()
-            self._finished_letters |= finished
-            self._finished_rows += messages
-        self._letters.raise_failures()
+        if self._letters is not None:
+            self._finished_rows += self._letters.take_finished()
+            self._letters.raise_failures()
 
     def _has_given_up(self) -> bool:
         """Whether to wait no longer for room for a dead letter. A signal ends the waiting by its exception."""
@@ -333,22 +327,25 @@ class InputTopic(Closing):
         return self._closed
 
     def _commit_if_due(self) -> None:
-        """Have what the loop has finished committed, if it is time. The loop does not wait for that to be acknowledged:
-        until it is, a crash makes these rows come again, as it does for those that wait to be committed."""
+        """Have what is finished committed, if it is time: what the loop has finished, and what was finished without a
+        batch. The loop does not wait for that to be acknowledged: until it is, a crash makes these rows come again, as
+        it does for those that wait to be committed."""
         if self._committing is not None:
             if not self._committing[1].done():
                 return
             self._settle()
-        waited = time.monotonic() - self._finished_since
+        now = time.monotonic()
         by_rows = self._finished_rows >= self.commit_settings.rows and not self._to_retry
-        anything = self._finished or self._finished_letters or self._to_retry
-        if by_rows or (anything and waited >= self._commit_every):
-            try:
-                assignments = self._finish_delivered(_COMMIT_TIMEOUT)
-            except BrokerUnavailableError as exc:  # which a loop waits for; these batches are committed with the next
-                self._finished_since = time.monotonic()
-                log.warning("topic %s: an automatic commit is put off: %s", self.name, exc)
-            else:
+        if not by_rows and now - self._last_commit < self._commit_every:
+            return
+        self._last_commit = now
+        try:
+            assignments = self._finish_delivered(_COMMIT_TIMEOUT) | self._poller.to_commit()
+        except BrokerUnavailableError as exc:  # which a loop waits for; these batches are committed with the next
+            self._last_commit = time.monotonic()
+            log.warning("topic %s: an automatic commit is put off: %s", self.name, exc)
+        else:
+            if assignments:
                 self._committing = assignments, self._poller.commit_soon(assignments)
 
     def _settle(self) -> None:
@@ -360,7 +357,7 @@ class InputTopic(Closing):
         error = future.exception()
         if error is not None:
             self._to_retry = {assignment for assignment in assignments if assignment.owned}
-            self._finished_since = time.monotonic()
+            self._last_commit = time.monotonic()
             log.warning("topic %s: an automatic commit did not succeed, and is tried again: %s", self.name, error)
 
     def _finish_delivered(self, timeout: float) -> set[Assignment]:
@@ -369,7 +366,8 @@ class InputTopic(Closing):
         Batches whose results may be among outputs that have failed since stay unfinished, and come again: nobody can
         say which those were.
         """
-        self._outputs.flush(timeout)
+        if self._finished:
+            self._outputs.flush(timeout)
         sound = [claim for claim in self._finished if self._handed.get(claim, -1) in (-1, self._outputs.failures)]
         if len(sound) < len(self._finished):
             log.warning(
@@ -377,9 +375,8 @@ class InputTopic(Closing):
                 self.name,
                 len(self._finished) - len(sound),
             )
-        letters, self._finished_letters = self._finished_letters, set()
         self._finished, self._finished_rows = [], 0
-        return self._finish(sound)[0] | letters | self._to_retry
+        return self._finish(sound)[0] | self._to_retry
 
     def _commit(self, claims: list[Claim], timeout: float = _COMMIT_TIMEOUT) -> bool:
         if not self._poller.has_group:
@@ -397,15 +394,11 @@ class InputTopic(Closing):
     def _commit_letters(self, ours: set[Assignment]) -> None:
         """Have the dead letters' partitions committed that are not among those that are committed anyway. Whether these
         are still ours is another question than the one that a commit of rows answers."""
-        letters = self._letters
-        if letters is None:
+        if self._letters is None:
             return
-        letters.flush(_LETTERS_TIMEOUT)
-        finished = (letters.take_finished()[0] | self._finished_letters) - ours
-        self._finished_letters = set()
-        if finished:
-            committing = self._poller.commit_soon(finished)
-            committing.add_done_callback(lambda future: letters.put_back(finished) if future.exception() else None)
+        self._letters.flush(_LETTERS_TIMEOUT)
+        if (self._letters.take_finished() or self._finished_rows) and (others := self._poller.to_commit() - ours):
+            self._poller.commit_soon(others)  # if it fails, the next one is to commit them again
 
     def _finish(self, claims: list[Claim]) -> tuple[set[Assignment], set[Partition]]:
         """Mark claims as finished; the assignments they are of, and the partitions that have moved on."""

@@ -105,9 +105,7 @@ class Ledger:
 
         Offsets have to rise from call to call. A message without rows is finished at once.
         """
-        if offset < self._next:
-            raise ValueError(f"offset {offset} was taken already: the next can be {self._next}")
-        self._next = offset + 1
+        self._pass(offset)
         finished: list[Rows] = []
         if self._known_whole or self._known_parts:
             if self._is_known_whole(offset):
@@ -115,12 +113,16 @@ class Ledger:
             else:
                 parts = self._known_parts.pop(offset, [])
                 finished = [(start, min(stop, rows)) for start, stop in parts if start < rows]
-        left = _complement(finished, rows)
-        self._offsets.append(offset)
-        self._done.append(not left)
-        if left:
-            self._open[offset] = (len(self._done) - 1, _Open(rows, finished, label))
-        return left
+        return self._enter(offset, rows, finished, label)
+
+    def take_whole(self, offset: int, label: Any = None) -> list[Rows]:
+        """Take in the next message of the partition as one row: one that cannot be read, whose rows nobody can tell.
+
+        Where not all of its rows are known to be finished, none of them counts as finished.
+        """
+        self._pass(offset)
+        self._known_parts.pop(offset, None)
+        return self._enter(offset, 1, [(0, 1)] if self._is_known_whole(offset) else [], label)
 
     def finish(self, offset: int, start: int, stop: int) -> None:
         """Mark rows [start, stop) of a message that was taken as finished; rows that are so already may be among
@@ -156,6 +158,19 @@ class Ledger:
     def unfinished(self) -> int:
         """How many messages are taken and not finished."""
         return len(self._open)
+
+    def _pass(self, offset: int) -> None:
+        if offset < self._next:
+            raise ValueError(f"offset {offset} was taken already: the next can be {self._next}")
+        self._next = offset + 1
+
+    def _enter(self, offset: int, rows: int, finished: list[Rows], label: Any) -> list[Rows]:
+        left = _complement(finished, rows)
+        self._offsets.append(offset)
+        self._done.append(not left)
+        if left:
+            self._open[offset] = (len(self._done) - 1, _Open(rows, finished, label))
+        return left
 
     def _advance(self) -> None:
         front = self._done.find(0, self._front)

@@ -4,12 +4,16 @@ What this module holds to:
 
 - A frame of dead letters has all of each message, so what is sent back is what the frame says, and nothing else.
 - Nothing is sent before every row was looked at. What was not acknowledged is named, row by row.
+- A message that was numbered in its stream is numbered anew: by its old number, a reader would take it for a repeat or
+  for one out of order, and might drop it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,7 +35,7 @@ from quixframes.kafka import Admin, Consumer, Outgoing, Partition, Producer, Rec
 from quixframes.output import InFlight
 from quixframes.rules import text_dtype
 
-__all__ = ["letters_frame", "messages_of", "placed", "read_letters", "send_messages"]
+__all__ = ["letters_frame", "messages_of", "placed", "read_letters", "renumbered", "send_messages"]
 
 _POLL = 0.5
 _PATIENCE = 30.0
@@ -115,6 +119,23 @@ def placed(messages: Iterable[Outgoing], partitions: Mapping[str, int]) -> list[
         else message
         for message in messages
     ]
+
+
+def renumbered(messages: Iterable[Outgoing]) -> list[Outgoing]:
+    """The same; those that have a number in their stream as a session of their own, in this order from 0 on."""
+    found = []
+    # By partition too: an old topic may have a stream in two.
+    sessions: defaultdict[Any, bytes] = defaultdict(lambda: uuid.uuid4().hex[:16].encode())
+    counts: defaultdict[Any, int] = defaultdict(int)
+    for message in messages:
+        names = [name for name, _ in message.headers]
+        if "qf.session" in names and "qf.sequence" in names:
+            place = message.topic, message.partition, message.key
+            new = {"qf.session": sessions[place], "qf.sequence": b"%d" % counts[place]}
+            counts[place] += 1
+            message = message._replace(headers=[(name, new.get(name, content)) for name, content in message.headers])
+        found.append(message)
+    return found
 
 
 def _number(text: str | None) -> int | None:

@@ -15,7 +15,7 @@ from quixframes.record_columns import ColumnAdder, RecordColumns
 from quixframes.story import Story
 from quixframes.wire import Kind, Message, MessageDecoder
 
-__all__ = ["MessageReader"]
+__all__ = ["MessageReader", "number_of"]
 
 _NO_STORY = Story()
 _Place = tuple[str, int, int]
@@ -86,6 +86,21 @@ class MessageReader:
         if isinstance(found, RecordError):
             raise _damaged(record, found) from found
         return Message(found.stream_id, Kind.PARAMETERS, found.batch, "", 0, _NO_STORY, None)
+
+
+def number_of(record: Record) -> tuple[str, str, int]:
+    """Stream, session and sequence of a message of ours, which may be one that cannot be read.
+
+    ("", "", 0) where its key and headers do not say them.
+    """
+    fields = dict(record.headers)
+    session, sequence = fields.get("qf.session"), fields.get("qf.sequence")
+    if "qf.version" in fields and record.key and session and sequence:
+        try:
+            return str(record.key, "utf-8"), str(session, "ascii"), int(sequence)
+        except ValueError:
+            pass
+    return "", "", 0
 
 
 def _conformed(contract: ContractCheck, message: Message, record: Record) -> pa.RecordBatch:

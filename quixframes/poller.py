@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quixframes.errors import ClosedError, CommitError, GroupMovedOnError, QuixframesError
 from quixframes.kafka import Admin, Change, Consumer, Offset, Partition, Polled, Record
@@ -41,7 +41,7 @@ class Assignment:
     """One partition, for as long as this reader has it.
 
     ``position`` is the offset up to which its records have been handed to the reading thread; ``ledger`` is None where
-    there is no group to commit to.
+    there is no group to commit to; ``gaps`` are the offsets at which it goes on after messages that are gone.
     """
 
     partition: Partition
@@ -49,6 +49,7 @@ class Assignment:
     position: int
     committed: Offset | None = None
     owned: bool = True
+    gaps: deque[int] = field(default_factory=deque)
 
 
 Chunk = list[tuple[Assignment, list[Record]]]
@@ -175,6 +176,21 @@ class Poller:
                 reached(assignment) or (assignment.position >= ends.get(at, 0) and assignment not in waiting)
                 for at, assignment in self.assignments.items()
             )
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether nothing was read ahead, and nothing that is known of keeps more from being read."""
+        with self.lock:
+            return not (self._chunks or self._paused or self._starting or self.trouble)
+
+    def to_commit(self) -> set[Assignment]:
+        """The assignments of which more is finished than was committed."""
+        with self.lock:
+            return {
+                assignment
+                for assignment in self.assignments.values()
+                if assignment.ledger is not None and Offset(*assignment.ledger.committable()) != assignment.committed
+            }
 
     def commit(self, assignments: Collection[Assignment], timeout: float) -> bool:
         """Commit what is finished of assignments, and wait for the cluster's acknowledgement.
@@ -383,6 +399,8 @@ class Poller:
                     old.owned = False
                     self.assignments[at] = Assignment(at, Ledger(first), first)
                     self.generation += 1
+                else:
+                    old.gaps.append(first)
                 self._consumer.seek(at, first)
                 del self._gone[at]
 

@@ -6,17 +6,19 @@ What this module holds to:
   begins: a retained beginning, or a restart in the middle, is no gap.
 - A message is judged when it comes. One that comes late was reported missing by then, and is reported again as out of
   order; the counts take it back.
+- What is known of a stream that has ended is forgotten once a thousand others have ended after it.
 """
 
 from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 __all__ = ["Counts", "FaultKind", "SequenceFault", "SequenceTracker"]
 
 _SESSIONS = 4  # that are remembered of each stream: several writers at once, and one that restarts
+_ENDED = 1_000  # streams of which is still known how they ended, since repeats come soon if at all
 _MISSING = 1_000  # numbers that are remembered as missing of each session: what comes later than that is a repeat
 
 
@@ -77,9 +79,10 @@ class Counts:
 
 @dataclass(slots=True)
 class _Session:
+    name: str
     next: int
     first: int
-    missing: set[int] = field(default_factory=set)
+    missing: set[int] | None = None
 
 
 class SequenceTracker:
@@ -89,8 +92,9 @@ class SequenceTracker:
         self._topic = topic
         self._partition = partition
         self.counts = {} if counts is None else counts
-        self._latest: dict[str, tuple[str, _Session]] = {}
+        self._latest: dict[str, _Session] = {}
         self._earlier: dict[str, OrderedDict[str, _Session]] = {}
+        self._ended: dict[str, None] = {}
 
     def see(self, stream_id: str, session: str, sequence: int, offset: int) -> SequenceFault | None:
         """Judge the next message of the partition.
@@ -100,32 +104,43 @@ class SequenceTracker:
         >>> print(tracker.see("car-44", "5e55", 9, offset=101))
         engine[0]@101: stream 'car-44': 1 message is missing before this one (number 9, 8 was to come)
         """
-        latest = self._latest.get(stream_id)
-        if latest is not None and latest[0] == session:
-            known = latest[1]
-            if sequence == known.next:
-                known.next = sequence + 1
-                return None
-            return self._fault(stream_id, session, known, sequence, offset)
-        known_before = self._other(stream_id, latest, session, sequence)
-        if known_before.next == sequence:
-            known_before.next = sequence + 1
+        known = self._latest.get(stream_id)
+        if known is None or known.name != session:
+            known = self._other(stream_id, known, session, sequence)
+        if sequence == known.next:
+            known.next = sequence + 1
             return None
-        return self._fault(stream_id, session, known_before, sequence, offset)
+        return self._fault(stream_id, known, sequence, offset)
 
-    def _other(self, stream_id: str, latest: tuple[str, _Session] | None, session: str, sequence: int) -> _Session:
+    def end(self, stream_id: str) -> None:
+        """The stream has ended. It may be opened again, in another session."""
+        self._ended.pop(stream_id, None)
+        self._ended[stream_id] = None
+        if len(self._ended) > _ENDED:
+            oldest = next(iter(self._ended))
+            del self._ended[oldest]
+            self._latest.pop(oldest, None)
+            self._earlier.pop(oldest, None)
+
+    def _other(self, stream_id: str, latest: _Session | None, session: str, sequence: int) -> _Session:
         """Another session than that of the stream's last message: one that was met before, or a new one."""
-        earlier = self._earlier.setdefault(stream_id, OrderedDict())
+        self._ended.pop(stream_id, None)
+        found = None
         if latest is not None:
-            earlier[latest[0]] = latest[1]
+            earlier = self._earlier.setdefault(stream_id, OrderedDict())
+            earlier[latest.name] = latest
             if len(earlier) > _SESSIONS:
                 earlier.popitem(last=False)
-        found = earlier.pop(session, None) or _Session(sequence, sequence)
-        self._latest[stream_id] = session, found
+            found = earlier.pop(session, None)
+        if found is None:
+            found = _Session(session, sequence, sequence)
+        self._latest[stream_id] = found
         return found
 
-    def _fault(self, stream_id: str, session: str, known: _Session, sequence: int, offset: int) -> SequenceFault:
+    def _fault(self, stream_id: str, known: _Session, sequence: int, offset: int) -> SequenceFault:
         counts = self.counts.setdefault(stream_id, Counts())
+        if known.missing is None:
+            known.missing = set()
         expected, messages = known.next, 1
         if sequence > expected:
             kind, messages = FaultKind.Missing, sequence - expected
@@ -144,5 +159,5 @@ class SequenceTracker:
             kind = FaultKind.Repeated
             counts.repeated += 1
         return SequenceFault(
-            kind, stream_id, self._topic, self._partition, offset, messages, expected, sequence, session
+            kind, stream_id, self._topic, self._partition, offset, messages, expected, sequence, known.name
         )

@@ -163,7 +163,8 @@ class CommitSettings:
     Args:
         mode: with ``Automatic`` (default) a batch is finished when the loop asks for the next one; with ``Manual``
             only ``batch.commit()`` and ``topic.commit()`` finish and commit.
-        every: automatic only: the longest time between a batch's end and its commit. Default 5 s.
+        every: the longest time between a batch's end and its automatic commit. In either mode, what is finished without
+            a batch (dead letters, skipped messages, rows that a filter removed) is committed so often too. Default 5 s.
         rows: automatic only: commit as soon as so many finished rows are not committed. Default 5,000.
 
     A crash makes the rows come again that were finished and not committed: at most what ``every`` and ``rows`` allow.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 import quixframes as qf
 
@@ -103,6 +104,47 @@ def test_repeats_can_be_dropped_and_count_as_finished(client: qf.StreamingClient
         assert opened.holding().empty
     with client.open_input_topic(topic, group) as opened:
         assert list(opened.batches(until="now")) == []
+
+
+@pytest.mark.parametrize("bad", ["dead letter", "skip"])
+def test_a_message_that_is_refused_is_not_missing(
+    client: qf.StreamingClient, make_topic: Callable[..., str], make_frame: MakeFrame, group: str, bad: str
+) -> None:
+    topic, dead = make_topic(), make_topic()
+    with client.open_output_topic(topic) as out:
+        car = out.create_stream("car-44")
+        for n in range(5):
+            car.parameters.write(make_frame(1, start=n).assign(**({"odd": 1} if n in (2, 3) else {})))
+    rules: dict[str, Any] = {"on_bad_message": "skip"} if bad == "skip" else {"dead_letters": dead}
+    contract = {"p0": "float64", "p1": "float64", "p2": "float64", "n": "int64"}
+    faults = qf.FaultSettings(report="raise")
+    with client.open_input_topic(topic, group, contract=contract, faults=faults, **rules) as opened:
+        assert [n for batch in opened.batches(until="now") for n in batch.frame["n"]] == [0, 1, 4]
+        assert opened.sequence_faults.empty
+
+
+def test_what_retention_removed_is_not_missing_as_well(
+    client: qf.StreamingClient, broker_address: str, topic: str, make_frame: MakeFrame, group: str
+) -> None:
+    told: list[qf.SequenceFault] = []
+    faults, reader = qf.FaultSettings(report=told.append), qf.ReaderSettings(prefetch="1 kB")
+    with client.open_output_topic(topic) as out:
+        for n in range(40):
+            out.get_or_create_stream("car-44").parameters.write(make_frame(20_000, start=n))
+        out.flush()
+        with client.open_input_topic(topic, group, reader=reader, faults=faults) as opened:
+            batches = opened.batches(until="now", rows=20_000)
+            next(batches)
+            time.sleep(0.5)
+            admin = KafkaAdminClient(bootstrap_servers=broker_address)
+            try:
+                admin.delete_records({TopicPartition(topic, 0): 38})
+            finally:
+                admin.close()
+            rest = sum(1 for _ in batches)
+            assert opened.messages_gone > 0
+            assert 1 + rest + opened.messages_gone == 40
+    assert told == []
 
 
 def test_a_clean_topic_of_a_million_rows_reports_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -267,6 +268,31 @@ def test_a_stream_whose_writer_vanished_is_reported_idle_once(
         for _ in opened.batches(timeout="50ms", idle="1.5s"):
             pass
     assert idle == ["vanished"]
+
+
+def test_a_stream_whose_messages_wait_for_a_slow_model_is_not_idle(
+    client: qf.StreamingClient, topic: str, make_frame: Callable[..., pd.DataFrame]
+) -> None:
+    idle: list[str] = []
+    reader, hooks = qf.ReaderSettings(stream_idle="1s"), qf.Hooks(idle=lambda stream: idle.append(stream.stream_id))
+    over = threading.Event()
+    with client.open_output_topic(topic) as out:
+
+        def write() -> None:
+            while not over.wait(0.05):
+                for stream in "ab":
+                    out.get_or_create_stream(stream).parameters.write(make_frame(1))
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        with client.open_input_topic(topic, None, reader=reader, hooks=hooks) as opened:
+            for n, _ in enumerate(opened.batches(rows=5)):
+                time.sleep(1.3)
+                if n == 4:
+                    break
+        over.set()
+        writing.join()
+    assert idle == []
 
 
 def test_a_story_that_is_too_large_for_every_message_is_refused_where_it_is_told(

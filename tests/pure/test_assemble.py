@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ from quixframes.event_frames import encode_events
 from quixframes.frames import FrameEncoder
 from quixframes.kafka import Partition
 from quixframes.poller import Assignment
-from quixframes.wire import Kind, MessageDecoder, MessageEncoder
+from quixframes.wire import Kind, Message, MessageDecoder, MessageEncoder
 from tests.pure.messages import Sent
 
 ENCODER = FrameEncoder()
@@ -124,3 +125,50 @@ def _check(writer: Writer, batches: list[RowBatch], most: int) -> None:
         if batch.closed is not None:
             ends.append((seen_rows, seen_events, batch.closed))
     assert ends == writer.ends
+
+
+def told(stream: str, name: str | None, number: int, *, end: StreamEndType | None = None) -> Message:
+    story = Story() if name is None else Story(StreamProperties(name=name))
+    batch = None if end else ENCODER.encode(rows_of(number, 1))
+    session = "" if name is None else "5e55"
+    return Message(stream, Kind.END if end else Kind.PARAMETERS, batch, session, number, story, end)
+
+
+def names_of(assembler: Assembler) -> list[tuple[int, str | None, int]]:
+    """Of what is ready: the partition, the stream's name, and how many rows."""
+    assembler.release_held("end")
+    return [(batch.partition, batch.stream.properties.name, len(batch)) for batch in assembler.ready]
+
+
+def test_messages_of_somebody_else_say_nothing_of_the_stream_they_are_in() -> None:
+    assembler, assignment = Assembler("t", BufferSettings(timeout=None)), Assignment(Partition("t", 0), None, 0)
+    for offset, name in enumerate([None, "Car", None, None]):
+        assembler.add(assignment, told("a", name, offset), offset, [(0, 1)])
+    assembler.add(assignment, told("a", "Car", 4, end=StreamEndType.Closed), 4, [(0, 1)])
+    assembler.add(assignment, told("a", None, 5), 5, [(0, 1)])
+    assert names_of(assembler) == [(0, None, 1), (0, "Car", 3), (0, "Car", 1)]
+
+
+def test_a_stream_that_is_in_two_partitions_keeps_its_story_in_each() -> None:
+    """As where partitions were added to a topic: what one holds is not released with what the other says."""
+    assembler = Assembler("t", BufferSettings(timeout=None))
+    partitions = [Assignment(Partition("t", number), None, 0) for number in range(2)]
+    for offset in range(3):
+        for assignment, name in zip(partitions, ["old", "new"], strict=True):
+            assembler.add(assignment, told("a", name, offset), offset, [(0, 1)])
+    assert sorted(names_of(assembler)) == [(0, "old", 3), (1, "new", 3)]
+
+
+def test_a_stream_that_has_ended_takes_little_memory() -> None:
+    assembler, assignment = Assembler("t", BufferSettings(timeout=None)), Assignment(Partition("t", 0), None, 0)
+    tracemalloc.start()
+    for n in range(2_000):
+        if n == 1_000:
+            before = tracemalloc.get_traced_memory()[0]
+        assembler.add(assignment, told(f"stream-{n}", "Car", 0), 2 * n, [(0, 1)])
+        assembler.add(assignment, told(f"stream-{n}", "Car", 1, end=StreamEndType.Closed), 2 * n + 1, [(0, 1)])
+        assembler.ready.clear()
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert taken / 1_000 < 1_000
+    assert assembler.deadline is None

@@ -14,7 +14,7 @@ import quixframes as qf
 from quixframes.dead_letters import DeadLetters, LetterDesk, dead_letter, reason_headers, size_of, split_headers
 from quixframes.kafka import Outgoing, Partition, TopicDescription
 from quixframes.ledger import Ledger
-from quixframes.letter_box import letters_frame, messages_of, placed, send_messages
+from quixframes.letter_box import letters_frame, messages_of, placed, renumbered, send_messages
 from quixframes.output import InFlight
 from quixframes.poller import Assignment
 from tests.pure.messages import Sent
@@ -125,15 +125,15 @@ def test_a_message_is_finished_when_its_dead_letter_is_acknowledged_and_no_soone
     desk.send(assignment, Sent(b"k", b"v", []), raised())
     assert ledger.committable()[0] == 41
     assert not desk.settled
-    assert desk.take_finished() == (set(), 0)
+    assert desk.take_finished() == 0
     assert in_flight.bytes > 0
     assert not desk.flush(0.01)
     cluster.sent[0][1](None)
     assert ledger.committable()[0] == 42
     assert desk.settled
     assert desk.flush(0.01)
-    assert desk.take_finished() == ({assignment}, 1)
-    assert desk.take_finished() == (set(), 0)
+    assert desk.take_finished() == 1
+    assert desk.take_finished() == 0
     assert (desk.delivered, in_flight.bytes) == (1, 0)
 
 
@@ -264,6 +264,26 @@ def test_what_was_changed_in_the_frame_is_sent_as_it_is_then() -> None:
 def test_a_message_goes_to_its_partition_or_by_its_key_where_that_is_gone() -> None:
     here, gone = Outgoing("t", b"k", b"v", [], 2), Outgoing("t", b"k", b"v", [], 3)
     assert placed([here, gone], {"t": 3}) == [here, gone._replace(partition=None)]
+
+
+def test_messages_of_ours_are_numbered_anew_by_place_and_key_and_others_stay_as_they_are() -> None:
+    def ours(key: bytes, partition: int | None, session: bytes, sequence: bytes) -> Outgoing:
+        headers = [("qf.version", b"1"), ("qf.session", session), ("qf.sequence", sequence), ("x", None)]
+        return Outgoing("t", key, b"v", headers, partition)
+
+    foreign = Outgoing("t", b"a", b"v", [("qf.session", b"s")], 0)
+    sent = [ours(b"a", 0, b"s", b"5"), ours(b"b", 0, b"s", b"1"), ours(b"a", 0, b"r", b"5"), foreign,
+            ours(b"a", 1, b"s", b"7"), ours(b"a", None, b"s", b"8")]  # fmt: skip
+    once, again = renumbered(sent), renumbered(sent)
+    assert once[3] == foreign
+    numbers = [tuple(content for _, content in message.headers[1:3]) for message in once if message != foreign]
+    assert [number for _, number in numbers] == [b"0", b"0", b"1", b"0", b"0"]
+    sessions = [session for session, _ in numbers]
+    assert sessions[0] == sessions[2]
+    assert len({*sessions, b"s", b"r"}) == 6
+    assert not set(sessions) & {session for message in again for session in [dict(message.headers)["qf.session"]]}
+    assert [message._replace(headers=[]) for message in once] == [message._replace(headers=[]) for message in sent]
+    assert [name for name, _ in once[0].headers] == [name for name, _ in sent[0].headers]
 
 
 @pytest.mark.parametrize(

@@ -186,3 +186,19 @@ def test_after_any_history_of_restarts_exactly_the_unfinished_rows_come_again(da
                 ledger.finish(offset, row, row + 1)
                 finished.add((offset, row))
         ledger = restarted(ledger)
+
+
+def test_a_message_that_is_taken_whole_is_unfinished_unless_all_of_it_is_known_to_be_finished() -> None:
+    ledger = Ledger(0)
+    for offset in range(3):
+        ledger.take(offset, rows=10)
+    ledger.finish(1, 0, 5)
+    ledger.finish(2, 0, 10)
+    again = restarted(ledger)
+    assert [again.take_whole(offset) for offset in range(4)] == [[(0, 1)], [(0, 1)], [], [(0, 1)]]
+    for offset in (0, 1, 3):
+        assert again.committable()[0] == min(offset, 1 if offset < 3 else 3)
+        again.finish(offset, 0, 1)
+    assert again.committable() == (4, "")
+    with pytest.raises(ValueError, match="taken already"):
+        again.take_whole(3)

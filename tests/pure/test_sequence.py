@@ -67,3 +67,29 @@ def test_counts_add_up_for_any_numbers(numbers: list[int]) -> None:
     assert counts.repeated + counts.out_of_order == sum(kind is not MISSING for _, kind, _ in faults)
     expected = set(range(numbers[0], max(numbers) + 1)) - set(numbers)
     assert counts.missing == len(expected)
+
+
+def test_a_stream_that_has_ended_is_known_until_a_thousand_others_have_ended() -> None:
+    """Repeats of its last messages come soon, if at all."""
+    tracker = SequenceTracker("engine", 0)
+    for n in range(1_001):
+        if n in (1, 1_000):
+            repeat = tracker.see("car-0", "s-0", 0, n)
+            assert repeat is not None
+            assert repeat.kind is REPEATED
+        for number in (0, 1):
+            assert tracker.see(f"car-{n}", f"s-{n}", number, n) is None
+        tracker.end(f"car-{n}")
+    assert tracker.see("car-0", "s-0", 0, 1_001) is None  # as where reading begins
+    assert tracker.see("car-1", "s-1", 0, 1_002) is not None
+
+
+def test_a_stream_that_ended_and_was_opened_again_is_not_forgotten() -> None:
+    tracker = SequenceTracker("engine", 0)
+    tracker.see("car", "a", 0, 0)
+    tracker.end("car")
+    tracker.see("car", "b", 0, 1)
+    for n in range(2_000):
+        tracker.see(f"other-{n}", "s", 0, n)
+        tracker.end(f"other-{n}")
+    assert tracker.see("car", "b", 2, 2) is not None
