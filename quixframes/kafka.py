@@ -144,12 +144,16 @@ them go."""
 
 @dataclass(frozen=True, slots=True)
 class TopicDescription:
-    """A topic as the cluster has it. ``message_limit`` is the largest record batch that it takes, in bytes."""
+    """A topic as the cluster has it. ``message_limit`` is the largest record batch that it takes, in bytes. ``id`` is
+    another for each topic that was ever made, whatever its name. ``compacted`` says that it keeps the last message of
+    each key for good; None where that may not be known."""
 
     name: str
     partitions: int
     replication: int
     message_limit: int
+    id: str = ""
+    compacted: bool | None = None
 
 
 class Producer(Protocol):

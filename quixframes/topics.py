@@ -110,7 +110,9 @@ class Topics:
                 would break this. Default False.
 
         Raises:
-            ContractError: it cannot follow the present one; the text has a table of the differences.
+            ContractError: it cannot follow the present one, or one that somebody else set at the same moment; the text
+                has a table of the differences.
+            SettingsError: the topic of contracts would not keep it, as it is not compacted.
             TopicNotFoundError: there is no such topic.
         """
         given = Contract.of(contract)

@@ -133,7 +133,7 @@ def send_through(client: qf.StreamingClient, names: Names, show: Show, day: floa
         streams = [airports.open_stream(raw, airport) for airport in airports.AIRPORTS]
 
         with show.progress("January to September", write=len(history), clean=len(history)):
-            cleaning = pool.submit(clean_weather, one, names, weather.new_week, show, rows=len(history))
+            cleaning = pool.submit(clean_weather, one, names, weather.new_month, show, rows=len(history))
             write_weather(raw, history, show, every="MS")
             cleaning.result()
 
@@ -168,7 +168,9 @@ def clean_weather(client: qf.StreamingClient, names: Names, cut: Cut, show: Show
     ):
         assert raw.contract is not None  # the topic was made with one
         can_be = raw.contract.parameters
-        for batch in until_ended(raw.batches(trigger=lambda rows: cut(rows, can_be), idle=PATIENCE), rows):
+        # Where a batch ends is for the rows to say, not for the clock: a gap that is cut in two is not filled.
+        batches = raw.batches(trigger=lambda rows: cut(rows, can_be), timeout=None, idle=PATIENCE)
+        for batch in until_ended(batches, rows):
             stream = clean.get_or_create_stream(batch.stream_id)
             stream.inherit(batch.stream)  # name, place, units, ranges
             for id, what in weather.EVENTS.items():

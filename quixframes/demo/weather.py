@@ -33,7 +33,7 @@ __all__ = [
     "forecast",
     "measured",
     "new_day",
-    "new_week",
+    "new_month",
     "repairs",
     "score",
     "train",
@@ -77,9 +77,9 @@ def new_day(rows: pd.DataFrame, parameters: Parameters) -> np.ndarray:
     return possible(rows[FILLED], parameters).all(axis=1) & (rows.index.hour == 0)  # type: ignore[attr-defined]
 
 
-def new_week(rows: pd.DataFrame, parameters: Parameters) -> np.ndarray:
-    """As :func:`new_day`, on Mondays."""
-    return new_day(rows, parameters) & (rows.index.day_of_week == 0)  # type: ignore[attr-defined]
+def new_month(rows: pd.DataFrame, parameters: Parameters) -> np.ndarray:
+    """As :func:`new_day`, on the first of a month."""
+    return new_day(rows, parameters) & (rows.index.day == 1)  # type: ignore[attr-defined]
 
 
 def fill_short_gaps(values: pd.DataFrame) -> pd.DataFrame:
@@ -114,17 +114,17 @@ def repairs(rows: pd.DataFrame, cleaned: pd.DataFrame, parameters: Parameters) -
     """An event for each value that the cleaning changed. It tells the value that could not be, or the one that was
     filled in, as "wind_speed=1048.36 mph"."""
     row, column = np.nonzero(changed(rows, cleaned))
-    name = pd.Series(rows.columns.to_numpy()[column])
-    before, after = (frame[rows.columns].to_numpy()[row, column] for frame in (rows, cleaned))
+    names = rows.columns.to_numpy(object)
+    units = np.array([parameters[name].unit or "" if name in parameters else "" for name in names], object)
+    before, after = (frame[names].to_numpy(float)[row, column] for frame in (rows, cleaned))
     was_missing = np.isnan(before)
-    value = pd.Series(np.where(was_missing, after, before)).round(2).astype(str)
-    unit = name.map({name: what.unit or "" for name, what in parameters.items()})
+    value = np.where(was_missing, after, before).round(2).astype(str).astype(object)
     events = {
         "id": np.where(was_missing, GAP_FILLED, IMPOSSIBLE),
-        "value": name + "=" + value + " " + unit,
-        "TAG__parameter": name,
+        "value": names[column] + "=" + value + " " + units[column],
+        "TAG__parameter": names[column],
     }
-    return pd.DataFrame(events).set_index(rows.index[row])
+    return pd.DataFrame(events, index=rows.index[row])
 
 
 def measured(cleaned: pd.DataFrame) -> pd.DataFrame:

@@ -41,12 +41,16 @@ class PythonAdmin:
     def describe(self, topic: str) -> TopicDescription:
         """The topic as the cluster has it."""
         doing = f"topic {topic!r} cannot be described"
-        partitions = self._partitions(topic, doing)
+        found = self._look(topic, doing)
+        settings = self._settings(topic, doing)
+        policy = settings.get("cleanup.policy")
         return TopicDescription(
             name=topic,
-            partitions=len(partitions),
-            replication=len(partitions[0]["replica_nodes"]),
-            message_limit=self._message_limit(topic, doing),
+            partitions=len(found["partitions"]),
+            replication=len(found["partitions"][0]["replica_nodes"]),
+            message_limit=int(settings.get("max.message.bytes", _DEFAULT_MESSAGE_LIMIT)),
+            id=str(found["topic_id"]),
+            compacted=None if policy is None else policy == "compact",
         )
 
     def topics(self) -> list[str]:
@@ -127,23 +131,27 @@ class PythonAdmin:
         self._client._client.shut(timeout)
         self._client.close()
 
-    def _partitions(self, topic: str, doing: str) -> list[dict[str, Any]]:
-        def look() -> list[dict[str, Any]]:
-            found = self._client.describe_topics([topic])[0]
+    def _look(self, topic: str, doing: str) -> dict[str, Any]:
+        def look() -> dict[str, Any]:
+            found: dict[str, Any] = self._client.describe_topics([topic])[0]
             if found["error_code"]:
                 raise theirs.for_code(found["error_code"])()
-            return list(found["partitions"])
+            return found
 
-        found: list[dict[str, Any]] = self._tried(doing, look, topic)
+        found: dict[str, Any] = self._tried(doing, look, topic)
         return found
 
-    def _message_limit(self, topic: str, doing: str) -> int:
+    def _partitions(self, topic: str, doing: str) -> list[dict[str, Any]]:
+        return list(self._look(topic, doing)["partitions"])
+
+    def _settings(self, topic: str, doing: str) -> dict[str, str]:
+        """Those that a description needs; none where they may not be seen."""
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, topic, ["max.message.bytes", "cleanup.policy"])]
         try:
-            wanted = [ConfigResource(ConfigResourceType.TOPIC, topic, ["max.message.bytes"])]
             found = self._tried(doing, lambda: self._client.describe_configs(wanted, config_filter="all"), topic)
-            return int(found["topic"][topic]["max.message.bytes"]["value"])
+            return {name: setting["value"] for name, setting in found["topic"][topic].items()}
         except (AccessDeniedError, KeyError):
-            return _DEFAULT_MESSAGE_LIMIT
+            return {}
 
     def _offsets(self, topic: str, spec: int, *, committed_only: bool) -> dict[int, int]:
         doing = f"the offsets of topic {topic!r} cannot be looked up"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 import quixframes as qf
 
+INTEGERS, TEXT = qf.Contract({"n": "int64"}), qf.Contract({"n": "str"})
 SPEED = qf.Contract({"speed": qf.Parameter("float64", unit="km/h", range=(0, 400)), "lap": "Int64"})
 
 
@@ -104,6 +106,111 @@ def test_a_topic_that_is_open_hears_of_a_contract_that_has_grown(
         )
         out.write(good().assign(gear=pd.array([1, 2], "Int8")), stream="car-44")
         assert "gear" in out.contract.parameters
+
+
+@pytest.fixture
+def own_contracts(client: qf.StreamingClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A topic of contracts of the test's own, which is not there yet."""
+    name = f"__contracts-{uuid.uuid4().hex[:12]}"
+    monkeypatch.setattr("quixframes.contract_store.CONTRACTS", name)
+    yield name
+    if client.topics.exists(name):
+        client.topics.delete(name)
+
+
+def before_it_writes(
+    monkeypatch: pytest.MonkeyPatch, client: qf.StreamingClient, act: Callable[[], object]
+) -> Callable[[], bool]:
+    """Have something happen between a client's look at a contract and its own message; the answer says if it did."""
+    store, once = client._contracts, [act]
+    put = store._put
+
+    def late(topic: str, text: bytes | None) -> Any:
+        if once:
+            once.pop()()
+        return put(topic, text)
+
+    monkeypatch.setattr(store, "_put", late)
+    return lambda: not once
+
+
+@pytest.mark.parametrize("kept", [None, INTEGERS])
+def test_of_two_who_set_contracts_that_do_not_go_together_the_later_hears_of_it(
+    client: qf.StreamingClient, broker_address: str, topic: str, monkeypatch: pytest.MonkeyPatch, kept: Any
+) -> None:
+    """Both looked before either wrote. The first in Kafka's order stays, for every client."""
+    if kept is not None:
+        client.topics.set_contract(topic, kept)
+    with qf.StreamingClient(broker_address) as other:
+        happened = before_it_writes(monkeypatch, other, lambda: client.topics.set_contract(topic, TEXT, force=True))
+        with pytest.raises(qf.ContractError, match=r"(?s)somebody set another contract.*meanwhile.*n .*str.*int64"):
+            other.topics.set_contract(topic, {"n": "int64", "lap": qf.Parameter("Int64", required=False)})
+        assert happened()
+        assert other.topics.contract(topic) == client.topics.contract(topic) == TEXT
+
+
+def test_of_two_who_set_contracts_that_go_together_nobody_is_refused(
+    client: qf.StreamingClient, broker_address: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wider = qf.Contract({"n": "int64", "lap": qf.Parameter("Int64", required=False)})
+    with qf.StreamingClient(broker_address) as other:
+        before_it_writes(monkeypatch, other, lambda: client.topics.set_contract(topic, INTEGERS))
+        other.topics.set_contract(topic, wider)
+        assert client.topics.contract(topic) == wider
+        before_it_writes(monkeypatch, other, lambda: client.topics.remove_contract(topic))
+        other.topics.set_contract(topic, TEXT, force=True)
+        assert client.topics.contract(topic) == TEXT
+
+
+def test_a_topic_of_contracts_that_was_made_anew_is_read_anew(
+    client: qf.StreamingClient, broker_address: str, topic: str, own_contracts: str
+) -> None:
+    """As many messages in it as in the one before are no reason to think that they are the same."""
+    client.topics.set_contract(topic, INTEGERS)
+    with qf.StreamingClient(broker_address) as other:
+        assert other.topics.contract(topic) == INTEGERS
+        client.topics.delete(own_contracts)
+        client.topics.set_contract(topic, TEXT)
+        assert other.topics.contract(topic) == client.topics.contract(topic) == TEXT
+        client.topics.delete(own_contracts)
+        assert other.topics.contract(topic) is None
+
+
+def test_contracts_are_not_kept_where_retention_would_remove_them(
+    client: qf.StreamingClient, topic: str, own_contracts: str
+) -> None:
+    client.topics.create(own_contracts)
+    with pytest.raises(qf.SettingsError, match=rf"{own_contracts}.* is not compacted.*cleanup\.policy"):
+        client.topics.set_contract(topic, INTEGERS)
+    assert client.topics.contract(topic) is None
+
+
+def test_a_writer_that_is_open_sends_no_dead_letters_for_a_column_that_is_declared_by_now(
+    client: qf.StreamingClient, make_topic: Callable[..., str]
+) -> None:
+    topic, dead = make_topic(), make_topic()
+    client.topics.set_contract(topic, qf.Contract(INTEGERS.parameters, policy="dead-letter"))
+    with client.open_output_topic(topic, dead_letters=dead) as out:
+        out.write(frame(n=np.array([1, 2])), stream="car-44")
+        lap = qf.Parameter("Int64", required=False)
+        client.topics.set_contract(topic, qf.Contract({**INTEGERS.parameters, "lap": lap}, policy="dead-letter"))
+        out.write(frame(2, n=np.array([3]), lap=pd.array([5], "Int64")), stream="car-44")
+    assert sum(len(batch) for batch in read(client, topic)) == 3
+    assert len(client.dead_letters(dead)) == 0
+
+
+def test_a_thousand_bad_dicts_do_not_ask_the_cluster_each(client: qf.StreamingClient, topic: str) -> None:
+    client.topics.set_contract(topic, INTEGERS)
+    with client.open_output_topic(topic, buffer=qf.BufferSettings(timeout=None)) as out:
+        rows = out.create_stream("car-44").parameters.buffer
+        rows.write([{"time": n, "n": 1.5} for n in range(1_000)])
+        asked: list[str] = []
+        look = client._contracts._read
+        client._contracts._read = lambda: (asked.append(topic), look())[1]  # type: ignore[method-assign, func-returns-value]
+        with pytest.raises(qf.ContractError):
+            rows.flush()
+        assert len(asked) == 1
+        assert out.contract_counts["rows"].sum() == 1_000
 
 
 DRIFT: list[Callable[[int], dict[str, Any]]] = [

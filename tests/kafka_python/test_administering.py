@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from adapter_helpers import Outcomes, forbid, message, new_topic
 from kafka.admin import ACLOperation, ResourceType
 
+from quixframes.client import StreamingClient
 from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError, TopicNotFoundError
 from quixframes.kafka import TopicDescription
 from quixframes.kafka_python import KafkaPython
@@ -22,11 +24,30 @@ from quixframes.settings import Connection, WriterSettings
 def test_a_topic_is_described_as_it_was_made(admin: PythonAdmin) -> None:
     name = f"topic-{uuid.uuid4().hex[:8]}"
     admin.create(name, partitions=5, replication=1, settings={"max.message.bytes": "54321"})
-    assert admin.describe(name) == TopicDescription(name, partitions=5, replication=1, message_limit=54321)
+    found = admin.describe(name)
+    assert found == TopicDescription(
+        name, partitions=5, replication=1, message_limit=54321, id=found.id, compacted=False
+    )
     assert name in admin.topics()
-    assert not any(topic.startswith("__") for topic in admin.topics())
+    assert not any(topic.startswith("__consumer") for topic in admin.topics())
     admin.delete(name)
     assert name not in admin.topics()
+
+
+@pytest.mark.parametrize(("policy", "compacted"), [("compact", True), ("delete", False), ("compact,delete", False)])
+def test_a_description_says_whether_the_last_message_of_a_key_stays(
+    admin: PythonAdmin, policy: str, compacted: bool
+) -> None:
+    assert admin.describe(new_topic(admin, cleanup_policy=policy)).compacted is compacted
+
+
+def test_a_topic_that_is_made_anew_has_another_id(admin: PythonAdmin) -> None:
+    name = new_topic(admin)
+    first = admin.describe(name).id
+    assert admin.describe(name).id == first != ""
+    admin.delete(name)
+    admin.create(name, partitions=3, replication=1, settings={})
+    assert admin.describe(name).id not in (first, "")
 
 
 def test_a_new_topic_can_be_written_to_at_once(admin: PythonAdmin, connection: Connection) -> None:
@@ -138,7 +159,29 @@ def test_what_is_forbidden_is_denied(guarded_kafka: LocalKafka) -> None:
     with pytest.raises(AccessDeniedError, match=hidden):
         admin.ends(hidden)
     assert admin.describe(closed).message_limit == 1_048_588  # Kafka's default: ours may not be seen
+    assert admin.describe(closed).compacted is None
     admin.close(5)
+
+
+@pytest.mark.parametrize("operation", [ACLOperation.READ, ACLOperation.DESCRIBE])
+def test_contracts_that_may_not_be_read_are_not_applied_and_not_set(
+    guarded_kafka: LocalKafka,
+    operation: ACLOperation,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One may look at a topic of contracts and yet not read it."""
+    name = f"__contracts-{uuid.uuid4().hex[:8]}"
+    monkeypatch.setattr("quixframes.contract_store.CONTRACTS", name)
+    with StreamingClient(guarded_kafka.address) as before:
+        topic = before.topics.create(f"topic-{uuid.uuid4().hex[:8]}", contract={"n": "int64"}).name
+        forbid(guarded_kafka.address, ResourceType.TOPIC, name, operation)
+    with StreamingClient(guarded_kafka.address) as client:
+        with caplog.at_level(logging.WARNING), client.open_output_topic(topic) as opened:
+            assert opened.contract is None
+        assert "none is applied" in caplog.text
+        with pytest.raises(AccessDeniedError, match=name):
+            client.topics.set_contract(topic, {"n": "str"})
 
 
 @pytest.mark.parametrize("fault", ["frozen", pytest.param("killed", marks=pytest.mark.faults)])
