@@ -470,7 +470,7 @@ def test_ctrl_c_at_any_moment_of_a_loop_loses_no_row_and_repeats_none(
     """As in a notebook: the cell is interrupted and run again, on the same topic object. Every row is handed over and
     finished exactly once, but for the batch in hand, which the model knows of."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell's background ignores it
-    fill(client, topic, {"a": make_frame(3_000), "b": make_frame(3_000)}, 7)
+    fill(client, topic, {"a": make_frame(12_000), "b": make_frame(12_000)}, 7)
     seen: dict[str, list[int]] = {"a": [], "b": []}
     randomness = random.Random(5)
     interrupts = 0
@@ -499,7 +499,7 @@ def test_ctrl_c_at_any_moment_of_a_loop_loses_no_row_and_repeats_none(
         assert read.holding().empty
     signal.signal(signal.SIGINT, before)
     for rows in seen.values():
-        assert sorted(set(rows)) == list(range(3_000))
+        assert sorted(set(rows)) == list(range(12_000))
     assert interrupts > 3
 
 
