@@ -81,6 +81,13 @@ class InputTopic(Closing):
     ...         model(batch.frame)
     """
 
+    # Named, so that an attribute that is none (``topic.on_stream_received = ...``) is an error.
+    __slots__ = (
+        "_admin", "_automatic", "_closed", "_commit_every", "_committing", "_finished", "_finished_rows", "_gatherer",
+        "_generation", "_handed", "_last_commit", "_letters", "_looping", "_messages", "_on_close", "_outputs",
+        "_poller", "_signals", "_to_retry", "commit_settings", "consumer_group", "name", "rows_read",
+    )  # fmt: skip
+
     def __init__(
         self,
         topic: str,

@@ -394,6 +394,8 @@ def test_a_misspelt_attribute_is_an_error(client: qf.StreamingClient, topic: str
         ):  # fmt: skip
             with pytest.raises(AttributeError, match=name):
                 setattr(of, name, {})
+    with client.open_input_topic(topic, None) as opened, pytest.raises(AttributeError, match="on_stream_received"):
+        opened.on_stream_received = print  # type: ignore[attr-defined]
 
 
 def test_what_a_client_wrote_itself_is_there_until_now(client: qf.StreamingClient, topic: str) -> None:
