@@ -138,18 +138,18 @@ def _streams(outcome: Outcome) -> str:
 def _parameters(outcome: Outcome) -> str:
     definitions = next(iter(outcome.streams.values())).parameters.definitions
     columns = ["name", "unit", "minimum", "maximum", "location", "description"]
-    return _table(definitions[columns].reset_index(names="parameter"))
+    return _table(definitions[columns].reset_index(names="parameter").sort_values(["location", "parameter"]))
 
 
 def _events(outcome: Outcome) -> str:
     definitions = next(iter(outcome.streams.values())).events.definitions
     counts = outcome.events["id"].value_counts().reindex(definitions.index, fill_value=0)
-    shown = definitions[["name", "level", "description"]].astype(object).assign(count=counts)
+    shown = definitions[["name", "level", "description"]].astype(object).assign(count=counts.map("{:,}".format))
     return _table(shown.reset_index(names="event"))
 
 
 def _table(frame: pd.DataFrame) -> str:
-    html: str = frame.to_html(index=False, border=0, na_rep="", float_format="{:,.5g}".format)
+    html: str = frame.astype(object).fillna("").to_html(index=False, border=0, na_rep="", float_format="{:,.5g}".format)
     return html
 
 

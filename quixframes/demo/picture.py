@@ -125,7 +125,7 @@ def _fault(ax: Axes, outcome: Outcome) -> None:
     _titled(ax, f"An {event_names(outcome)[IMPOSSIBLE]} at {said.properties.name}")
     ax.plot(raw.index, raw, color=COLORS["fault"], linewidth=1.2, label="as received")
     ax.plot(clean.index, clean, color=COLORS["filled"], linewidth=1.8, label="cleaned")
-    ax.plot(event.index, raw[event.index], "^", color=COLORS["fault"])
+    ax.plot(event.index, raw[event.index], "^", color=COLORS["fault"], label="event")
     ax.annotate(value, (at, raw[at]), (-8, 0), textcoords="offset points", ha="right", va="center", fontsize=9)
     ax.set_yscale("symlog", linthresh=20)
     ax.set_yticks([0, 10, 20, 100, 1000], ["0", "10", "20", "100", "1,000"])

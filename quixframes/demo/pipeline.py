@@ -96,7 +96,7 @@ def run_pipeline(address: str, show: Show, *, keep: bool, day: float = 0.04) -> 
             contracts = (airports.RAW, airports.CLEAN, airports.FORECAST)
             for topic, contract in zip(names.topics, contracts, strict=True):
                 client.topics.create(topic, partitions=3, contract=contract)
-            show.did("made the topics {}, {} and {}, each with a contract".format(*names.topics))
+            show.did("made {}, {} and {}, with contracts".format(*names.topics))
             send_through(client, names, show, day)
             return replay(client, names, show)
         finally:
@@ -169,7 +169,7 @@ def clean_weather(client: qf.StreamingClient, names: Names, cut: Cut, show: Show
         assert raw.contract is not None  # the topic was made with one
         can_be = raw.contract.parameters
         # Where a batch ends is for the rows to say, not for the clock: a gap that is cut in two is not filled.
-        batches = raw.batches(trigger=lambda rows: cut(rows, can_be), timeout=None, idle=PATIENCE)
+        batches = raw.batches(trigger=lambda arrived: cut(arrived, can_be), timeout=None, idle=PATIENCE)
         for batch in until_ended(batches, rows):
             stream = clean.get_or_create_stream(batch.stream_id)
             stream.inherit(batch.stream)  # name, place, units, ranges
@@ -202,9 +202,10 @@ def forecast_weather(
         for batch in until_ended(clean.batches(rows=72, timeout="500ms", filter=is_live, idle=PATIENCE)):
             stream = forecasts.get_or_create_stream(batch.stream_id)
             stream.inherit(batch.stream)
-            unit = batch.stream.parameters["temp"].unit
-            stream.parameters.add_definition("forecast", "temperature, forecast one hour before", unit=unit)
-            stream.parameters.add_definition("same_as_now", "temperature one hour before", unit=unit)
+            temp = batch.stream.parameters["temp"]
+            there = stream.parameters.add_location(temp.location)
+            there.add_definition("forecast", name="temperature, forecast one hour before", unit=temp.unit)
+            there.add_definition("same_as_now", name="temperature one hour before", unit=temp.unit)
             if len(batch):
                 known = before.get(batch.stream_id)
                 stream.parameters.write(weather.forecast(model, batch.frame, known))
@@ -225,4 +226,6 @@ def until_ended(batches: Iterator[qf.RowBatch], rows: int | None = None) -> Iter
             going.discard(batch.stream_id)
         if came == rows or not going:
             return
-    raise qf.QuixframesError(f"after {came:,} rows nothing came for {PATIENCE}, and {', '.join(sorted(going))} go on")
+    raise qf.QuixframesError(
+        f"after {came:,} rows nothing came for {PATIENCE}, though streams {', '.join(sorted(going))} have not ended"
+    )

@@ -57,7 +57,7 @@ class Show:
         """The cleaning wrote events; those of values that cannot be are worth a line each."""
         for at, value in events.loc[events["id"] == IMPOSSIBLE, "value"].items():
             self.console.print(
-                f"    [yellow]![/] {stream.properties.name}, {at:%-d %B %H:%M} UTC: {value} cannot be, taken out",
+                f"    [yellow]![/] {stream.properties.name}, {at:%-d %B %H:%M} UTC: {value} cannot be",
                 highlight=False,
             )
 

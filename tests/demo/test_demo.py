@@ -6,13 +6,18 @@ import re
 import shutil
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from rich.console import Console
 
 import quixframes as qf
-from quixframes.demo import Outcome, run, weather
+from quixframes.demo import Outcome, airports, pipeline, run, weather
+from quixframes.demo.page import write_page
+from quixframes.demo.picture import draw
 from quixframes.demo.pipeline import Names
 
 
@@ -41,7 +46,58 @@ def test_each_fault_is_an_event_and_what_a_stream_says_reaches_the_last_topic(
     assert outcome.events["id"].value_counts().to_dict() == {"gap-filled": 1_875, "impossible-value": 1}
     jfk = outcome.streams["JFK"]
     assert jfk.properties.name == "John F. Kennedy"
-    assert jfk.parameters["temp"].unit == "°F"
+    assert jfk.properties.metadata == {"latitude": 40.639751, "longitude": -73.778925, "altitude_ft": 13}
+    assert jfk.properties.parents == ("JFK",)
+    assert set(jfk.parameters) == {*airports.PARAMETERS, "forecast", "same_as_now"}
+    assert jfk.parameters["wind_speed"].range == (0, 110)
+    assert jfk.parameters["forecast"].unit == jfk.parameters["temp"].unit == "°F"
+    assert jfk.events[weather.IMPOSSIBLE].level is qf.EventLevel.Warning
+
+
+def test_names_and_units_in_picture_and_page_are_those_that_were_replayed(
+    ran: tuple[Outcome, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Had the airports said otherwise, the axes would say so."""
+    streams = {}
+    for id, stream in ran[0].streams.items():
+        story = stream.story.with_properties(name=f"Field {id}")
+        for parameter, unit in (("temp", "grad"), ("wind_speed", "knots")):
+            story = story.with_parameter(replace(story.parameters[parameter], unit=unit))
+        streams[id] = stream.retold(story)
+    outcome = replace(ran[0], streams=streams)
+
+    drawn: set[str] = set()
+
+    def read(figure: Figure, *args: object, **settings: object) -> None:
+        drawn.update(text.get_text() for text in figure.findobj(Text))
+
+    monkeypatch.setattr(Figure, "savefig", read)
+    draw(outcome, tmp_path / "weather.png")
+    assert {"temperature, grad", "wind speed, knots", "error, grad", "Field JFK"} <= drawn
+    assert not [text for text in drawn if "°F" in text or "Kennedy" in text]
+
+    write_page(outcome, tmp_path / "weather.html")
+    page = (tmp_path / "weather.html").read_text().partition("<body>")[2]
+    assert all(text in page for text in ("temperature, grad", "wind speed, knots", "Field JFK"))
+    assert "Kennedy" not in page
+
+
+def test_topics_carry_contracts_while_the_demo_runs(
+    broker_address: str, session_client: qf.StreamingClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none is left behind."""
+    found: list[tuple[Names, list[qf.Contract | None]]] = []
+
+    def stop_here(client: qf.StreamingClient, names: Names, *rest: object) -> None:
+        found.append((names, [client.topics.contract(topic) for topic in names.topics]))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pipeline, "send_through", stop_here)
+    with pytest.raises(ZeroDivisionError):
+        run(broker=broker_address, out=tmp_path, console=Console(quiet=True), day=0)
+    ((names, contracts),) = found
+    assert contracts == [airports.RAW, airports.CLEAN, airports.FORECAST]
+    assert [session_client.topics.contract(topic) for topic in names.topics] == [None] * 3
 
 
 def test_the_model_is_better_than_same_as_now(ran: tuple[Outcome, Path, str]) -> None:
@@ -53,6 +109,7 @@ def test_the_model_is_better_than_same_as_now(ran: tuple[Outcome, Path, str]) ->
 def test_it_says_what_happens_and_ends_with_a_table(ran: tuple[Outcome, Path, str]) -> None:
     said = ran[2]
     assert "wind_speed=1048.36 mph cannot be" in " ".join(said.split())
+    assert "Events: 1,875 × gap filled, 1 × impossible value" in said
     for number in ("26,115", "8,703", "8,706", "6,506", "1,876"):
         assert number in said
 
@@ -116,4 +173,5 @@ def test_the_page_draws_itself_in_a_real_browser_without_a_network(
     )
     body = done.stdout.partition("<body>")[2]
     assert body.count('class="plot-container') == 5
-    assert all(name in body for name in ("Newark", "Kennedy", "LaGuardia", "26,115", "6,506"))
+    assert all(name in body for name in ("Newark", "Kennedy", "LaGuardia", "26,115", "6,506", "1,876"))
+    assert all(label in body for label in ("temperature, °F", "wind speed, mph", "wind_speed=1048.36 mph"))

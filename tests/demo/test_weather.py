@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import quixframes as qf
 from quixframes.demo import airports, weather
 from quixframes.demo.airports import RAW
 
@@ -47,6 +48,28 @@ def test_each_repair_is_an_event_with_its_value_and_unit(year: pd.DataFrame) -> 
     assert (impossible.value, impossible.TAG__parameter) == ("wind_speed=1048.36 mph", "wind_speed")
     assert impossible.Index == pd.Timestamp("2013-02-12 08:00", tz="UTC")
     assert weather.repairs(rows.iloc[:0], cleaned.iloc[:0], PARAMETERS).empty
+
+
+def test_an_impossible_value_is_told_as_it_was_a_gap_as_it_was_filled_and_what_stays_missing_not_at_all() -> None:
+    gap = float("nan")
+    rows = hours(4, wind_speed=[10, 1048.36058, 14, 16], wind_gust=[500, gap, gap, gap], temp=[60, gap, 62, gap])
+    events = weather.repairs(rows, weather.clean(rows, PARAMETERS), PARAMETERS)
+    assert list(zip(events.index.hour, events["id"], events["value"], events["TAG__parameter"], strict=True)) == [
+        (0, "impossible-value", "wind_gust=500.0 mph", "wind_gust"),
+        (1, "gap-filled", "temp=61.0 °F", "temp"),
+        (1, "impossible-value", "wind_speed=1048.36 mph", "wind_speed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("range", "kept"), [(None, True), ((0, 2000), True), ((0, None), True), ((None, 110), False), ((0, 110), False)]
+)
+def test_what_can_be_is_what_the_stream_says(range: tuple[float | None, float | None] | None, kept: bool) -> None:
+    """Not what the model thinks: without a range, anything can be."""
+    rows = hours(3, wind_speed=[10.0, 1048.0, 14.0])
+    said = {"wind_speed": qf.ParameterDefinition("wind_speed", range=range)}
+    assert weather.clean(rows, said)["wind_speed"].tolist() == [10.0, 1048.0 if kept else 12.0, 14.0]
+    assert weather.clean(rows, {})["wind_speed"].tolist() == [10.0, 1048.0, 14.0]
 
 
 def test_what_cannot_be_is_taken_out_filled_and_tagged() -> None:
