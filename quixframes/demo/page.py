@@ -149,7 +149,8 @@ def _events(outcome: Outcome) -> str:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    html: str = frame.astype(object).fillna("").to_html(index=False, border=0, na_rep="", float_format="{:,.5g}".format)
+    told = frame.map(lambda value: "" if value is None else value)
+    html: str = told.to_html(index=False, border=0, na_rep="", float_format="{:,.5g}".format)
     return html
 
 
