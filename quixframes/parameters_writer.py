@@ -223,12 +223,16 @@ class ParametersBuffer:
             self.refused += count
             stream = self._stream
             what = "a row" if count == 1 else f"{count:,} rows"
-            raise FrameError(
+            first = refused[0]
+            text = (
                 f"{what} written to the buffer of stream {stream.stream_id!r}, topic {stream.topic.name!r}, "
-                f"{'was' if count == 1 else 'were'} left out: {refused[0]}",
-                column=getattr(refused[0], "column", None),
-                row=getattr(refused[0], "row", None),
-            ) from refused[0]
+                f"{'was' if count == 1 else 'were'} left out: {first}"
+            )
+            if isinstance(first, ContractError):
+                raise ContractError(
+                    text, topic=first.topic, stream_id=first.stream_id, problems=first.problems
+                ) from first
+            raise FrameError(text, column=getattr(first, "column", None), row=first.row) from first
 
     def _accept(self, rows: Rows) -> Accepted:
         accepted = self._stream._accept(rows, self._tags)
