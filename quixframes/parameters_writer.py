@@ -55,7 +55,7 @@ class ParametersWriter(DefinitionsWriter[ParameterDefinition]):
         description: str | None = None,
         *,
         unit: str | None = None,
-        range: tuple[float, float] | None = None,
+        range: tuple[float | None, float | None] | None = None,
         format: str | None = None,
         custom: Mapping[str, Any] | None = None,
         location: str | None = None,
