@@ -62,9 +62,7 @@ class EventsWriter(DefinitionsWriter[EventDefinition]):
             moment = pd.Timestamp.now("UTC") if time is None else time
             event = event_row(event, moment, value, tags or {})
         elif time is not None or value is not None or tags is not None:
-            raise SettingsError(
-                "time=, value= and tags= are for one event given by its ID, as in write('pit-stop')"
-            )
+            raise SettingsError("time=, value= and tags= are for one event given by its ID, as in write('pit-stop')")
         stream = self._stream
         with stream._lock:
             batch = encode_events(event, epoch=stream._epoch, default_tags=self._default_tags)

@@ -65,7 +65,7 @@ def take(seen: dict[str, Written], batch: qf.RowBatch) -> None:
         read.read_ends.append((len(read.read_rows), len(read.read_events), batch.closed))
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     ACTIONS,
     st.builds(qf.BufferSettings, rows=st.integers(1, 40), time_span=st.none() | st.integers(5, 50).map("{}ms".format)),
