@@ -303,6 +303,14 @@ def test_rows_after_events_count_on_from_them() -> None:
     assert (release.reason, release.batch.num_rows, len(release.events)) == ("bytes", 4, 1)
 
 
+def test_a_row_does_not_join_events_that_are_over_the_size_already() -> None:
+    buffer = make(bytes=1_000)
+    buffer.add_events(encode_events(events_of(["x" * 5_000])), now=0.0)
+    (release,) = buffer.add(ENCODER.encode(frame_of([0, 1])), now=0.0).releases
+    assert (release.reason, release.batch.num_rows, len(release.events)) == ("bytes", 0, 1)
+    assert (buffer.rows, buffer.nbytes) == (2, 32)
+
+
 def test_a_few_events_that_wait_do_not_keep_all_the_others_in_memory() -> None:
     buffer = make(rows=9)
     buffer.add_events(encode_events(events_of(["x" * 100_000] * 10, tag="y")), now=0.0)
