@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
 from quixframes.errors import SettingsError
-from quixframes.event_frames import encode_events, event_row
+from quixframes.event_frames import Events, encode_events, event_row
 from quixframes.story import EventDefinition, EventLevel
 from quixframes.tags import checked_tags
 from quixframes.writer_definitions import DefinitionsWriter
@@ -17,10 +17,7 @@ from quixframes.writer_definitions import DefinitionsWriter
 if TYPE_CHECKING:
     from quixframes.stream_writer import StreamWriter
 
-__all__ = ["Events", "EventsWriter"]
-
-Events = pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]]
-"""Events as people have them: a DataFrame with ``id``, ``value`` and tags, one event as a dict, or a list of dicts."""
+__all__ = ["EventsWriter"]
 
 
 class EventsWriter(DefinitionsWriter[EventDefinition]):
