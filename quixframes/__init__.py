@@ -20,6 +20,7 @@ from quixframes.errors import (
     DeadLetterError,
     DeliveryError,
     ForeignMessageError,
+    FencedError,
     FrameError,
     FutureVersionError,
     GroupMovedOnError,
@@ -33,6 +34,7 @@ from quixframes.errors import (
     StreamNotFoundError,
     TlsError,
     TopicNotFoundError,
+    TransactionError,
     WireError,
 )
 from quixframes.formats import BytesAsIs
@@ -85,6 +87,7 @@ __all__ = [
     "EventLevel",
     "FaultKind",
     "FaultSettings",
+    "FencedError",
     "ForeignMessageError",
     "FrameError",
     "FutureVersionError",
@@ -119,6 +122,7 @@ __all__ = [
     "Tag",
     "TlsError",
     "TopicNotFoundError",
+    "TransactionError",
     "WireError",
     "WriterSettings",
     "__version__",

@@ -23,7 +23,9 @@
     │   ├── DeliveryError               rows that were not acknowledged: stream, rows
     │   ├── DeadLetterError             dead letters that were not: topic, partition, offset; or rows that are left
     │   ├── CommitError                 offsets that were not committed
-    │   │   └── GroupMovedOnError       ... because the partition belongs to somebody else by now
+    │   │   ├── GroupMovedOnError       ... because the partition belongs to somebody else by now
+    │   │   └── TransactionError        ... nor what was written with them: the transaction was aborted
+    │   ├── FencedError                 another instance has taken this one's identity over
     │   └── OffsetGoneError             retention removed what was to be read next
     └── LocalKafkaError                 the local Kafka could not be started or stopped
 
@@ -49,6 +51,7 @@ __all__ = [
     "DeadLetterError",
     "DeliveryError",
     "ForeignMessageError",
+    "FencedError",
     "FrameError",
     "FutureVersionError",
     "GroupMovedOnError",
@@ -62,6 +65,7 @@ __all__ = [
     "StreamNotFoundError",
     "TlsError",
     "TopicNotFoundError",
+    "TransactionError",
     "WireError",
 ]
 
@@ -240,6 +244,16 @@ class CommitError(BrokerError):
 
 class GroupMovedOnError(CommitError):
     """The partition belongs to another instance of the group by now, which will be handed the uncommitted rows."""
+
+
+class TransactionError(CommitError):
+    """A transaction that was not committed: what was written in it does not count, and its rows come again."""
+
+
+class FencedError(BrokerError):
+    """Another instance has taken over this one's identity: its ``instance_id`` in the group, or its transactional ID.
+
+    This one must not go on: what it has not committed is the other's by now."""
 
 
 class OffsetGoneError(BrokerError):

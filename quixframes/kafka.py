@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -34,6 +35,7 @@ __all__ = [
     "Record",
     "Revoking",
     "TopicDescription",
+    "TransactionalProducer",
     "Transport",
 ]
 
@@ -136,10 +138,11 @@ class Polled:
     gone: Mapping[Partition, int] | None = None
 
 
-Revoking = Callable[[frozenset[Partition]], Mapping[Partition, Offset]]
-"""Called when partitions are about to go (rebalance or close), before they do, possibly on the client's own thread:
-returns what is to be committed for them, quickly and without calling the consumer. The adapter commits it, then lets
-them go."""
+Revoking = Callable[[frozenset[Partition]], "Future[Mapping[Partition, Offset]]"]
+"""Called when partitions are about to go (rebalance or close), before they do, possibly on the client's own thread. It
+returns at once; the future will have what is to be committed for them. The adapter waits for it, at most
+``ReaderSettings.revoke_timeout``, without holding up its heartbeats; commits what it has; then lets the partitions go.
+Where the wait was in vain it cancels the future, and lets them go uncommitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +181,45 @@ class Producer(Protocol):
         """Send what is queued, as far as ``timeout`` (seconds) allows; fail the rest through ``on_done``; end."""
 
 
+class TransactionalProducer(Producer, Protocol):
+    """A producer whose messages take effect together with a reader's offsets, or not at all.
+
+    A transaction begins with the first ``send`` after the last one's end. ``on_done(None)`` says that a message is in
+    the topic; that it counts, only ``commit_transaction`` can say. Once a message of a transaction has failed, the
+    others fail at once, until ``abort_transaction``. While a transaction is being ended, ``send`` waits.
+    """
+
+    def commit_transaction(self, offsets: Mapping[Partition, Offset], membership: object, timeout: float) -> None:
+        """Wait until everything sent is acknowledged, commit ``offsets`` with it, and end the transaction.
+
+        ``membership`` is what the reader's ``Consumer.membership`` returns, by which the cluster knows that the
+        offsets are still its to commit. Where nothing was sent, the offsets alone are committed, in the same way.
+
+        After an error the caller calls ``abort_transaction``; and asks what the group has committed, since nobody may
+        have been told whether it came off.
+
+        Raises:
+            GroupMovedOnError: the partitions are another member's by now.
+            FencedError: another producer has taken the transactional ID over.
+            TransactionError: a message or the end failed, or it did not come off within ``timeout`` seconds.
+        """
+
+    def abort_transaction(self, timeout: float) -> None:
+        """End the transaction without effect, whatever state it is in; the next ``send`` begins another.
+
+        Raises:
+            FencedError: another producer has taken the transactional ID over.
+            BrokerUnavailableError: it did not come off within ``timeout`` seconds. It may be called again; the cluster
+                ends the transaction by itself after ``WriterSettings.transaction_timeout``.
+        """
+
+
 class Consumer(Protocol):
     """Reads messages, as a member of a group or by itself."""
 
     def subscribe(self, topics: Collection[str], revoking: Revoking) -> None:
-        """Join the group, and share the topics' partitions with its other members."""
+        """Join the group, and share the topics' partitions with its other members. Called again, it changes the
+        topics; ``revoking`` stays what it was first."""
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
         """Read these partitions from these offsets, in no group."""
@@ -192,6 +229,7 @@ class Consumer(Protocol):
 
         Raises:
             AccessDeniedError, AuthenticationError, TopicNotFoundError, ...: what will not mend itself.
+            FencedError: another instance has joined the group under this one's ``ReaderSettings.instance_id``.
         """
 
     def seek(self, partition: Partition, offset: int) -> None:
@@ -200,6 +238,13 @@ class Consumer(Protocol):
     def position(self, partition: Partition) -> int | None:
         """The offset after everything that ``poll`` returned or passed over (compacted messages, transaction markers);
         None where the partition has gone, or was given no position. Asks nobody."""
+
+    def lag(self, partition: Partition) -> int | None:
+        """How many offsets lie between the position and the end of the partition as the cluster told it last; None
+        where that is not known. Asks nobody."""
+
+    def membership(self) -> object:
+        """What a transactional producer of the same transport needs to commit for this member, as it is now."""
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Return nothing of these partitions from ``poll``, and fetch nothing more of them."""
@@ -272,6 +317,16 @@ class Transport(Protocol):
 
     def producer(self, connection: Connection, settings: WriterSettings) -> Producer:
         """A connected producer."""
+
+    def transactional(
+        self, connection: Connection, settings: WriterSettings, *, transactional_id: str
+    ) -> TransactionalProducer:
+        """A connected producer of transactions under this ID, which takes it over from any other.
+
+        Raises:
+            AccessDeniedError: the principal may not use the ID.
+            SettingsError: the cluster allows no ``WriterSettings.transaction_timeout`` of that length.
+        """
 
     def consumer(self, connection: Connection, settings: ReaderSettings, *, group: str | None) -> Consumer:
         """A connected consumer; ``group`` is None for one that will ``assign``."""

@@ -436,9 +436,10 @@ class Poller:
         self._tell("committed", {assignment.partition.number: at.offset for assignment, at in offsets.items()})
         return True
 
-    def _revoking(self, partitions: frozenset[Partition]) -> Mapping[Partition, Offset]:
+    def _revoking(self, partitions: frozenset[Partition]) -> Future[Mapping[Partition, Offset]]:
         """What is finished and not committed, of partitions that are about to go. May run in the client's own
         thread."""
+        done: Future[Mapping[Partition, Offset]] = Future()
         with self.lock:
             offsets = {}
             for at in partitions:
@@ -449,7 +450,8 @@ class Poller:
                     assignment.owned = False
                     if offset != assignment.committed:
                         offsets[at] = offset
-            return offsets
+        done.set_result(offsets)
+        return done
 
     # Trouble
 

@@ -249,17 +249,22 @@ class WriterSettings:
         memory: bytes that may be written and not yet acknowledged; past it a write waits. Default 64 MB.
         compression: None (default), "lz4", "zstd", "gzip" or "snappy": Kafka's, of whole batches of messages.
         linger: how long a message may wait for others to share its request. Default 5 ms.
+        transaction_timeout: exactly once only: a transaction that has not ended after this time is aborted by the
+            cluster. It has to be longer than what passes between a model's first write and the commit; what an instance
+            leaves open when it is killed holds readers of its outputs up for as long. Default 60 s.
     """
 
     delivery_timeout: Duration = "60s"
     memory: Size = "64 MB"
     compression: str | None = None
     linger: Duration = "5ms"
+    transaction_timeout: Duration = "60s"
 
     def __post_init__(self) -> None:
         seconds(self.delivery_timeout, name="delivery_timeout")
         byte_count(self.memory, name="memory")
         seconds(self.linger, name="linger")
+        seconds(self.transaction_timeout, name="transaction_timeout")
         known = (None, "lz4", "zstd", "gzip", "snappy")
         if self.compression not in known:
             raise SettingsError(f"compression={self.compression!r} has to be one of {', '.join(map(str, known))}")
@@ -274,6 +279,13 @@ class ReaderSettings:
         held: bytes that the buffers of all streams together may hold; past it the oldest rows are released early.
             Default 256 MB.
         session_timeout: an instance that the cluster does not hear of for this long is replaced. Default 45 s.
+        assignment: how the group shares its partitions out, by Kafka's names: "cooperative-sticky" (default),
+            "sticky", "range" or "roundrobin". All instances of a group have to have the same.
+        instance_id: a name of this instance's own that it keeps over restarts. One that comes back within
+            ``session_timeout`` has its partitions again, and the group does not share them out anew ("static
+            membership"). Leaving does not hand them on, but after ``session_timeout``. Default None: no such name.
+        revoke_timeout: how long partitions that go to another instance are kept, for a batch of theirs that is out to
+            be finished and committed. Default 10 s.
         model_timeout: a model that holds on to a batch for longer than this gives its partitions up, and its next
             call raises. Default None: membership is kept however long a batch takes.
         warn_after: how long the cluster may be out of reach before a warning is logged. Default 5 s.
@@ -284,6 +296,9 @@ class ReaderSettings:
     prefetch: Size = "64 MB"
     held: Size = "256 MB"
     session_timeout: Duration = "45s"
+    assignment: Literal["cooperative-sticky", "sticky", "range", "roundrobin"] = "cooperative-sticky"
+    instance_id: str | None = None
+    revoke_timeout: Duration = "10s"
     model_timeout: Duration | None = None
     warn_after: Duration = "5s"
     stream_idle: Duration | None = None
@@ -292,6 +307,12 @@ class ReaderSettings:
         byte_count(self.prefetch, name="prefetch")
         byte_count(self.held, name="held")
         seconds(self.session_timeout, name="session_timeout")
+        seconds(self.revoke_timeout, name="revoke_timeout")
+        known = ("cooperative-sticky", "sticky", "range", "roundrobin")
+        if self.assignment not in known:
+            raise SettingsError(f"assignment={self.assignment!r} has to be one of {', '.join(known)}")
+        if self.instance_id == "":
+            raise SettingsError("instance_id='' is no name: give one, or None")
         seconds(self.warn_after, name="warn_after")
         if self.model_timeout is not None:
             seconds(self.model_timeout, name="model_timeout")

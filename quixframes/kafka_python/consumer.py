@@ -400,7 +400,7 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             await self.on_partitions_lost(revoked)  # the old membership's: they were others' since
             return
         try:
-            offsets = self._revoking(frozenset(map(Partition._make, revoked)))
+            offsets = self._revoking(frozenset(map(Partition._make, revoked))).result(0)
             if offsets:
                 future = consumer.commit_async(_theirs(offsets), callback=lambda *_: None)
                 await consumer._manager.wait_for(future, self._to._last_commit_timeout * 1000)
