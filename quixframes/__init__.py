@@ -40,6 +40,7 @@ from quixframes.errors import (
 from quixframes.formats import BytesAsIs
 from quixframes.input import InputTopic
 from quixframes.json_rows import JsonRows
+from quixframes.kafka import Partition
 from quixframes.local import LocalKafka
 from quixframes.output import OutputTopic
 from quixframes.record_columns import RecordColumns
@@ -102,6 +103,7 @@ __all__ = [
     "OutputTopic",
     "Parameter",
     "ParameterDefinition",
+    "Partition",
     "QuixframesError",
     "ReaderSettings",
     "RecordColumns",

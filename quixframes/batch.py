@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import pandas as pd
 import pyarrow as pa
 
+from quixframes.assignment import Assignment
 from quixframes.buffer import Piece, Release
 from quixframes.errors import CommitError
 from quixframes.event_frames import decode_events
 from quixframes.frames import FrameDecoder
-from quixframes.poller import Assignment
 from quixframes.story import EventDefinitions, ParameterDefinitions, Story, StreamProperties
 from quixframes.wire import StreamEndType
 
@@ -149,6 +149,11 @@ class RowBatch:
         return self.stream.stream_id
 
     @property
+    def topic(self) -> str:
+        """The name of the topic that the rows came from."""
+        return self._claim.assignment.partition.topic
+
+    @property
     def partition(self) -> int:
         """The number of the partition that the stream lives in."""
         return self._claim.assignment.partition.number
@@ -204,8 +209,8 @@ class Claim:
     pieces: tuple[Piece, ...]
     rows: int
 
-    def finish(self) -> None:
-        """Mark the rows as finished in their partition's ledger."""
-        if self.assignment.ledger is not None:
-            for piece in self.pieces:
-                self.assignment.ledger.finish(*piece)
+    def finish(self) -> int:
+        """Mark the rows as processed; how many of them were not finished before."""
+        rows = self.assignment.finish(self.pieces)
+        self.assignment.account.processed += rows
+        return rows

@@ -16,10 +16,10 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from quixframes.assignment import Assignment
 from quixframes.errors import ClosedError, DeadLetterError
 from quixframes.kafka import Outgoing, Producer, Record, TopicDescription
 from quixframes.output import InFlight
-from quixframes.poller import Assignment
 
 __all__ = [
     "EXCEPTION",
@@ -124,11 +124,11 @@ class DeadLetters:
 
     Args:
         topic: the dead-letter topic.
-        producer: sends them.
+        producer: says what sends them.
         in_flight: bounds the bytes that are sent and not acknowledged.
     """
 
-    def __init__(self, topic: TopicDescription, producer: Producer, in_flight: InFlight) -> None:
+    def __init__(self, topic: TopicDescription, producer: Callable[[], Producer], in_flight: InFlight) -> None:
         self.topic = topic.name
         self._description = topic
         self._producer = producer
@@ -172,7 +172,7 @@ class DeadLetters:
         with self._changed:
             self._pending += 1
         try:
-            self._producer.send(letter, on_done)
+            self._producer().send(letter, on_done)
         except BaseException:
             self._in_flight.release(size)
             with self._changed:
@@ -263,10 +263,11 @@ class LetterDesk:
         def finished(failure: Exception | None) -> None:
             if failure is not None:
                 self._failed.append((assignment, record, error))
-            elif assignment.ledger is not None:
+            else:
                 with self._lock:
-                    assignment.ledger.finish(record.offset, 0, 1)
-                    self._finished += 1
+                    if assignment.owned:
+                        assignment.account.dead_lettered += assignment.finish([(record.offset, 0, 1)])
+                        self._finished += 1
 
         self._letters.send(record, error, finished, self._given_up)
 

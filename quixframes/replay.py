@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from quixframes import frames
 from quixframes.assemble import Assembler
+from quixframes.assignment import Assignment
 from quixframes.batch import RowBatch
 from quixframes.codecs import Codec
 from quixframes.contract_check import ContractCheck
@@ -37,7 +38,6 @@ from quixframes.frames import FrameDecoder
 from quixframes.input import buffer_settings
 from quixframes.kafka import Admin, Consumer, Partition, Record
 from quixframes.message_reader import MessageReader
-from quixframes.poller import Assignment
 from quixframes.record_columns import RecordColumns
 from quixframes.settings import BufferSettings
 from quixframes.wire import Kind, Message
@@ -108,7 +108,7 @@ class Replay:
         return self._batches(replace(buffer_settings(buffer, rules), timeout=None))
 
     def _batches(self, settings: BufferSettings) -> Iterator[RowBatch]:
-        assembler = Assembler(self.topic, settings)
+        assembler = Assembler(settings)
 
         def ready() -> Iterator[RowBatch]:
             while assembler.ready:
@@ -189,7 +189,8 @@ class Replay:
         }
         if not at:
             return
-        messages = MessageReader(self._codec, self._record_columns, self._contract)
+        contracts = None if self._contract is None else {self.topic: self._contract}
+        messages = MessageReader(self._codec, self._record_columns, contracts)
         found: set[str] = set()
         consumer = self._consumer()
         total = sum(end[partition.number] - assignment.position for partition, assignment in at.items())
@@ -247,7 +248,7 @@ class Replay:
         try:
             message = messages.read(record)
         except ContractBreachError as exc:
-            if messages.contract is None or not messages.contract.sends_dead_letters:
+            if self._contract is None or not self._contract.sends_dead_letters:
                 raise
             log.warning("left out of the replay: %s", exc)
             return None

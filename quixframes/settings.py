@@ -346,19 +346,22 @@ class FaultSettings:
 class Hooks:
     """What a loop cannot express: functions that are told what happens to a reader, in its own thread, so be quick.
 
+    A partition is given as a :class:`~quixframes.Partition`: its topic and number.
+
     Args:
-        assigned: told the numbers of the partitions that came.
-        revoked: told the numbers of those that went; what was finished and acknowledged of them was committed before.
-        lost: told the numbers of those that were gone before anything could be committed.
-        committed: told the offset that was committed, by partition number.
+        assigned: told the partitions that came; an empty list says that the group has none for this instance.
+        revoked: told the partitions that went, each with the IDs of its streams that were met here and have not ended.
+            What was finished of them was committed before.
+        lost: told the same of partitions that were gone before anything could be committed.
+        committed: told the offset that was committed, by partition.
         idle: told a stream (:class:`~quixframes.StreamReader`) that has been silent for ``ReaderSettings.stream_idle``,
             once, until it speaks again. In the loop's thread. Its writer may have vanished.
     """
 
-    assigned: Callable[[list[int]], object] | None = None
-    revoked: Callable[[list[int]], object] | None = None
-    lost: Callable[[list[int]], object] | None = None
-    committed: Callable[[dict[int, int]], object] | None = None
+    assigned: Callable[[list[Any]], object] | None = None
+    revoked: Callable[[dict[Any, list[str]]], object] | None = None
+    lost: Callable[[dict[Any, list[str]]], object] | None = None
+    committed: Callable[[dict[Any, int]], object] | None = None
     idle: Callable[[Any], object] | None = None
 
 

@@ -225,6 +225,15 @@ class StreamWriter(Closing):
             self.parameters.buffer.flush()
             self._tell()
 
+    def _discard(self) -> None:
+        """Forget what the buffer holds, and begin anew: what was sent since the last commit does not count, so a reader
+        must not miss its numbers."""
+        with self._lock:
+            self.parameters.buffer._discard()
+            self._session, self._sequence = uuid.uuid4().hex[:16], 0
+            if self._story != Story():
+                self._begin_story(self._story)
+
     def _tell(self) -> None:
         if self._untold is not None:
             self._send_told(None)
