@@ -45,6 +45,7 @@ from quixframes.local import LocalKafka
 from quixframes.output import OutputTopic
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
+from quixframes.runner import Summary, run
 from quixframes.sequence import FaultKind, SequenceFault
 from quixframes.settings import (
     AutoOffsetReset,
@@ -54,6 +55,7 @@ from quixframes.settings import (
     FaultSettings,
     Hooks,
     ReaderSettings,
+    Retry,
     WriterSettings,
 )
 from quixframes.story import EventDefinition, EventLevel, ParameterDefinition, Story, StreamProperties
@@ -109,6 +111,7 @@ __all__ = [
     "RecordColumns",
     "RecordError",
     "Replay",
+    "Retry",
     "RowBatch",
     "SequenceError",
     "SequenceFault",
@@ -121,6 +124,7 @@ __all__ = [
     "StreamReader",
     "StreamWriter",
     "StreamingClient",
+    "Summary",
     "Tag",
     "TlsError",
     "TopicNotFoundError",
@@ -128,4 +132,5 @@ __all__ = [
     "WireError",
     "WriterSettings",
     "__version__",
+    "run",
 ]

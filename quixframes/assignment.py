@@ -72,6 +72,14 @@ class Assignment:
         return account.rows_in - account.processed - account.filtered
 
     @property
+    def lag(self) -> int | None:
+        """How many offsets lie between what is finished and the end of the partition; None where that is not known."""
+        if self.behind is None:
+            return None
+        front = self.position if self.ledger is None else self.ledger.committable()[0]
+        return self.position + self.behind - front
+
+    @property
     def uncommitted(self) -> Offset | None:
         """What is to be committed; None where there is nothing new."""
         if not self.owned or self.ledger is None:

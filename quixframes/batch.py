@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,10 +15,11 @@ from quixframes.buffer import Piece, Release
 from quixframes.errors import CommitError
 from quixframes.event_frames import decode_events
 from quixframes.frames import FrameDecoder
+from quixframes.kafka import MadeRecord
 from quixframes.story import EventDefinitions, ParameterDefinitions, Story, StreamProperties
-from quixframes.wire import StreamEndType
+from quixframes.wire import Kind, MessageEncoder, StreamEndType
 
-__all__ = ["Claim", "RowBatch", "StreamReader"]
+__all__ = ["Claim", "RowBatch", "StreamReader", "messages_of"]
 
 _NO_STORY = Story()
 
@@ -130,6 +132,10 @@ class RowBatch:
             self._frame = self._decoder.decode(self._batch)
         return self._frame
 
+    def forget_frame(self) -> None:
+        """Have :attr:`frame` made anew when it is next asked for, without what was changed in it."""
+        self._frame = None
+
     @property
     def events(self) -> pd.DataFrame:
         """The stream's events that were written among these rows, often none: a DataFrame with a DatetimeIndex named
@@ -182,6 +188,11 @@ class RowBatch:
             raise CommitError("a replay joins no group, so there is nothing to commit to")
         return self._commit([self._claim])
 
+    @property
+    def entries(self) -> int:
+        """How much there is to be finished in it: its rows, its events, and its stream's end."""
+        return sum(piece.stop - piece.start for piece in self._claim.pieces)
+
     def __len__(self) -> int:
         return int(self._batch.num_rows)
 
@@ -214,3 +225,24 @@ class Claim:
         rows = self.assignment.finish(self.pieces)
         self.assignment.account.processed += rows
         return rows
+
+
+def messages_of(batch: RowBatch, limit: int) -> list[MadeRecord]:
+    """A batch as messages of its stream that are each under ``limit`` bytes, placed where its first one was."""
+    encoder = MessageEncoder()
+    first, stream_id = batch.offsets[0], batch.stream_id
+    made: list[MadeRecord] = []
+    parts = [(Kind.PARAMETERS, batch.arrow), *((Kind.EVENTS, events) for events in batch._event_batches)]
+    for kind, part in parts:
+        encoder.check(part, stream_id=stream_id, limit=limit, story=batch.stream.story)
+        for value, headers, _ in encoder.encode(
+            part,
+            stream_id=stream_id,
+            session=uuid.uuid4().hex[:16],
+            sequence=0,
+            limit=limit,
+            kind=kind,
+            story=batch.stream.story,
+        ):
+            made.append(MadeRecord(batch.topic, stream_id.encode(), value, headers, batch.partition, first))
+    return made

@@ -76,6 +76,11 @@ class Commits:
         if self._poller.has_group:
             self._handed[claim] = self._outputs.failures
 
+    def rejected(self, claim: Claim) -> None:
+        """A batch went to the dead letters, which have finished it."""
+        self._handed.pop(claim, None)
+        self.note_letters()
+
     def take_back(self, claim: Claim) -> None:
         """It was not handed over after all."""
         self._handed.pop(claim, None)
@@ -143,8 +148,8 @@ class Commits:
         self._commit_letters(ours)
         return self._poller.commit(ours, max(0.1, deadline - time.monotonic())) and not moved
 
-    def close(self, timeout: float) -> None:
-        """Commit what is finished."""
+    def commit_finished(self, timeout: float = COMMIT_TIMEOUT) -> None:
+        """Commit what is finished, now."""
         deadline = time.monotonic() + timeout
         if self._committing is not None:
             wait([self._committing[1]], max(0.1, timeout))
@@ -153,6 +158,10 @@ class Commits:
         if self._finished or self._to_retry:
             assignments = self._finish_delivered(max(0.1, deadline - time.monotonic()))
             self._poller.commit(assignments, max(0.1, deadline - time.monotonic()))
+
+    def close(self, timeout: float) -> None:
+        """The topic is closed: commit what is finished."""
+        self.commit_finished(timeout)
 
     # Inside
 

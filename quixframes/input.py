@@ -13,14 +13,14 @@ from __future__ import annotations
 import html
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import astuple, dataclass, fields
 from typing import Any, Literal
 
 import pandas as pd
 
 from quixframes.assignment import Account
-from quixframes.batch import Claim, RowBatch, StreamReader
+from quixframes.batch import Claim, RowBatch, StreamReader, messages_of
 from quixframes.closing import Closing
 from quixframes.commits import Commits
 from quixframes.contracts import Contract
@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_WAIT = 0.5
 _LETTERS_LOOK = 0.02
+_LETTERS_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class _Bounds:
     ends: dict[Partition, int] | None
     rows: int | None
     idle: float | None
+    until: float | None
 
 
 class InputTopic(Closing):
@@ -134,8 +136,9 @@ class InputTopic(Closing):
         until: Literal["now"] | None = None,
         max_rows: int | None = None,
         idle: Duration | None = None,
+        duration: Duration | None = None,
         **rules: Any,
-    ) -> Iterator[RowBatch]:
+    ) -> Generator[RowBatch, None, None]:
         """Row batches, as they arrive; for ever, unless bounded.
 
         Args:
@@ -145,6 +148,7 @@ class InputTopic(Closing):
                 written to the topic itself is flushed for it.
             max_rows: ends the loop once so many rows or more were handed over.
             idle: ends the loop once nothing has arrived for so long.
+            duration: ends the loop after so long.
 
         A loop that ends by itself first hands over what is held (but for ``max_rows``: the next loop goes on with it).
         ``break`` ends it as cleanly; the batch it was left with is not finished unless it was committed.
@@ -169,10 +173,15 @@ class InputTopic(Closing):
                 if topic.name in self.topics:
                     topic.flush()
             ends = {Partition(name, n): end for name in self.topics for n, end in self._admin.ends(name).items()}
-        bounds = _Bounds(ends, max_rows, None if idle is None else seconds(idle, name="idle"))
+        bounds = _Bounds(
+            ends,
+            max_rows,
+            None if idle is None else seconds(idle, name="idle"),
+            None if duration is None else time.monotonic() + seconds(duration, name="duration"),
+        )
         return self._loop(settings, bounds)
 
-    def _loop(self, settings: BufferSettings, bounds: _Bounds) -> Iterator[RowBatch]:
+    def _loop(self, settings: BufferSettings, bounds: _Bounds) -> Generator[RowBatch, None, None]:
         if self._looping:
             raise SettingsError(f"topic {self.name!r} is being read in a loop already: it can have one at a time")
         self._looping = True
@@ -197,7 +206,7 @@ class InputTopic(Closing):
         finally:
             self._poller.leave_loop()
 
-    def _hand_over(self, bounds: _Bounds, signals: StepSignals) -> Iterator[RowBatch]:
+    def _hand_over(self, bounds: _Bounds, signals: StepSignals) -> Generator[RowBatch, None, None]:
         ready, rows = self._gatherer.ready, 0
         while self._get_ready(bounds, signals):
             signals.raise_pending()
@@ -229,6 +238,8 @@ class InputTopic(Closing):
             self._commits.went_well(claim)
             rows += len(batch)
             if bounds.rows is not None and rows >= bounds.rows:
+                return
+            if bounds.until is not None and time.monotonic() >= bounds.until:
                 return
 
     def _get_ready(self, bounds: _Bounds, signals: StepSignals) -> bool:
@@ -291,12 +302,16 @@ class InputTopic(Closing):
             return False  # that a dead letter was not delivered is told in the loop that met it
         if bounds.ends is not None and self._poller.drained(bounds.ends, self._gatherer.reached):
             return True
+        if bounds.until is not None and now >= bounds.until:
+            return True
         return bounds.idle is not None and now - last >= bounds.idle and not self._poller.peek(0.0)
 
     def _longest_wait(self, now: float, last: float, bounds: _Bounds) -> float:
         ends = [_LONGEST_WAIT]
         if bounds.idle is not None:
             ends.append(last + bounds.idle - now)
+        if bounds.until is not None:
+            ends.append(bounds.until - now)
         if self._letters is not None and not self._letters.settled:
             ends.append(_LETTERS_LOOK)
         if self._commits.due_at is not None:
@@ -319,6 +334,22 @@ class InputTopic(Closing):
             )
         self._check_open()
         return self._commits.commit(claims)
+
+    def reject(self, batch: RowBatch, error: BaseException) -> None:
+        """Send a batch that cannot be processed to the dead-letter topic, with the reason, and count it as finished.
+
+        Its rows and events go as messages of their stream, whatever the form was in which they came; see
+        :meth:`StreamingClient.dead_letters` and :meth:`StreamingClient.send_back`. They are committed as others are.
+
+        Raises:
+            SettingsError: the topic was opened without ``dead_letters=``.
+            DeadLetterError: they were not delivered. Nothing is finished: the batch comes again.
+        """
+        if self._letters is None:
+            raise SettingsError(f"topic {self.name!r} was opened without dead_letters=, so nothing can be sent there")
+        self._check_open()
+        self._letters.reject(batch._claim, messages_of(batch, self._letters.limit), error, _LETTERS_TIMEOUT)
+        self._commits.rejected(batch._claim)
 
     def _has_given_up(self) -> bool:
         """Whether to wait no longer for room for a dead letter. A signal ends the waiting by its exception."""
@@ -403,6 +434,21 @@ class InputTopic(Closing):
         return {stream_id: stream for (_, stream_id), stream in self._gatherer.streams.items()}
 
     @property
+    def has_dead_letters(self) -> bool:
+        """Whether the topic was opened with ``dead_letters=``."""
+        return self._letters is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the topic was closed."""
+        return self._closed
+
+    @property
+    def commits(self) -> int:
+        """How many commits the cluster has acknowledged."""
+        return self._poller.commits
+
+    @property
     def bad_messages(self) -> int:
         """How many messages could not be read, and were skipped."""
         return self._gatherer.bad_messages
@@ -411,6 +457,15 @@ class InputTopic(Closing):
     def dead_lettered(self) -> int:
         """How many messages the cluster has in the dead-letter topic by this reader."""
         return 0 if self._letters is None else self._letters.delivered
+
+    @property
+    def lag(self) -> int | None:
+        """How many messages of this instance's partitions are not finished, as far as the cluster has told where they
+        end: offsets between what could be committed and the end, transaction markers among them. None where it has not
+        told yet."""
+        with self._poller.lock:
+            lags = [assignment.lag for assignment in self._poller.assignments.values()]
+        return None if None in lags else sum(lag for lag in lags if lag is not None)
 
     @property
     def trouble(self) -> str | None:
@@ -482,5 +537,7 @@ def buffer_settings(buffer: BufferSettings | None, rules: dict[str, Any]) -> Buf
         raise SettingsError(f"give either buffer= or its fields ({', '.join(rules)}), not both")
     if unknown := [name for name in rules if name not in BufferSettings.__dataclass_fields__]:
         known = ", ".join(BufferSettings.__dataclass_fields__)
-        raise SettingsError(f"batches() has no setting {unknown[0]!r}: there are until, max_rows, idle and {known}")
+        raise SettingsError(
+            f"batches() has no setting {unknown[0]!r}: there are until, max_rows, idle, duration and {known}"
+        )
     return buffer or BufferSettings(**rules)

@@ -26,6 +26,7 @@ __all__ = [
     "Change",
     "Consumer",
     "Header",
+    "MadeRecord",
     "Offset",
     "Outgoing",
     "Partition",
@@ -82,6 +83,19 @@ class Record(Protocol):
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]:
         """The headers. Others may write some without a value."""
+
+
+class MadeRecord(NamedTuple):
+    """A record that never came from the cluster as such, but would look like this there: a part of a message, or rows
+    that were not written. ``partition`` and ``offset`` say where it belongs, if anywhere."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    partition: int = -1
+    offset: int = -1
+    timestamp: int = -1
 
 
 class Outgoing(NamedTuple):

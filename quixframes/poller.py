@@ -537,7 +537,7 @@ class Poller:
             handover = Handover(ours, Future())
             for assignment in ours:
                 assignment.leaving = True
-            if self.in_loop and self._closing is None:
+            if self.in_loop and self._closing is None and self._error is None:
                 self._handovers.append(handover)
                 self._changed.notify_all()
                 return handover.offsets

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
@@ -93,7 +93,7 @@ class Replay:
         by_key = streams is not None and codec is None
         self._keys = {stream.encode() for stream in streams or ()} if by_key else None
 
-    def batches(self, buffer: BufferSettings | None = None, **rules: Any) -> Iterator[RowBatch]:
+    def batches(self, buffer: BufferSettings | None = None, **rules: Any) -> Generator[RowBatch, None, None]:
         """Row batches, in order for each stream; ended by where the topic ends now.
 
         Args:
@@ -107,7 +107,7 @@ class Replay:
         """
         return self._batches(replace(buffer_settings(buffer, rules), timeout=None))
 
-    def _batches(self, settings: BufferSettings) -> Iterator[RowBatch]:
+    def _batches(self, settings: BufferSettings) -> Generator[RowBatch, None, None]:
         assembler = Assembler(settings)
 
         def ready() -> Iterator[RowBatch]:

@@ -29,6 +29,7 @@ __all__ = [
     "FaultSettings",
     "Hooks",
     "ReaderSettings",
+    "Retry",
     "Size",
     "WriterSettings",
     "byte_count",
@@ -340,6 +341,40 @@ class FaultSettings:
     def __post_init__(self) -> None:
         if self.report not in ("log", "raise") and not callable(self.report):
             raise SettingsError(f"report={self.report!r} has to be 'log', 'raise', or a function to be told")
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often :func:`quixframes.run` tries a model that raises, and how long it waits in between.
+
+    Args:
+        attempts: tries, the first one included. Default 3.
+        backoff: the wait before the second try; it doubles from try to try. Default 1 s.
+        longest: the longest wait. Default 30 s.
+        errors: exceptions after which to try again. Default: all but those of the cluster, which are never the batch's
+            fault.
+    """
+
+    attempts: int = 3
+    backoff: Duration = "1s"
+    longest: Duration = "30s"
+    errors: type[Exception] | tuple[type[Exception], ...] = Exception
+
+    def __post_init__(self) -> None:
+        whole_number(self.attempts, "attempts", least=1)
+        seconds(self.backoff, name="backoff")
+        seconds(self.longest, name="longest")
+        kinds = self.errors if isinstance(self.errors, tuple) else (self.errors,)
+        if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
+            raise SettingsError(f"errors={self.errors!r} has to be a class of exceptions, or a tuple of some")
+
+    def pause(self, attempt: int) -> float:
+        """Seconds to wait after the attempt of this number, from 1 on.
+
+        >>> [Retry(backoff="1s", longest="5s").pause(attempt) for attempt in (1, 2, 3, 4)]
+        [1.0, 2.0, 4.0, 5.0]
+        """
+        return min(seconds(self.longest), seconds(self.backoff) * 2.0 ** min(attempt - 1, 60))
 
 
 @dataclass(frozen=True, slots=True)

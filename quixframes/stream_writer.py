@@ -32,7 +32,7 @@ from quixframes.errors import (
 from quixframes.events_writer import EventsWriter
 from quixframes.foreign import encode_within
 from quixframes.frames import FrameDecoder, FrameEncoder
-from quixframes.kafka import Outgoing
+from quixframes.kafka import MadeRecord, Outgoing
 from quixframes.parameters_writer import ParametersWriter, Rows
 from quixframes.settings import BufferSettings, Duration
 from quixframes.story import Story, StreamProperties
@@ -67,18 +67,6 @@ class Accepted(NamedTuple):
     batch: pa.RecordBatch
     refused: ContractError | None = None
     letters: Sequence[tuple[Outgoing, int]] = ()
-
-
-class _Refused(NamedTuple):
-    """Rows that were not written to their topic, as the record that they would have been there."""
-
-    topic: str
-    key: bytes
-    value: bytes
-    headers: Headers
-    partition: int = -1
-    offset: int = -1
-    timestamp: int = -1
 
 
 class StreamWriter(Closing):
@@ -290,7 +278,9 @@ class StreamWriter(Closing):
                 story=self._story,
             )
             made = ((key, value, headers, rows) for value, headers, rows in found)
-        return [(letter(_Refused(topic.name, key, value, headers), error), rows) for key, value, headers, rows in made]
+        return [
+            (letter(MadeRecord(topic.name, key, value, headers), error), rows) for key, value, headers, rows in made
+        ]
 
     def _check_size(self, batch: pa.RecordBatch) -> None:
         topic = self.topic

@@ -70,6 +70,13 @@ class TransactionalCommits(Commits):
         except TransactionError as exc:
             log.warning("topic %s: %s", self._name, exc)
 
+    def commit_finished(self, timeout: float = COMMIT_TIMEOUT) -> None:
+        """Commit what is finished, with all that was written; or abort it, where a batch is not finished."""
+        if self._unfinished:
+            self._abort()
+        else:
+            self._transact(self._finished, timeout)
+
     def loop_left(self) -> None:
         """Commit what is finished, or abort what cannot be told from what is not."""
         if self._unfinished:
@@ -78,12 +85,9 @@ class TransactionalCommits(Commits):
             self._commit_finished()
 
     def close(self, timeout: float) -> None:
-        """Commit what is finished, with all that was written; or abort it."""
+        """Commit what is finished, and write without transactions from now on."""
         try:
-            if self._unfinished:
-                self._abort()
-            else:
-                self._transact(self._finished, timeout)
+            self.commit_finished(timeout)
         finally:
             self._outputs.end_transactions()
             self._producer.close(max(0.5, timeout / 2))

@@ -145,6 +145,13 @@ class PythonConsumer:
         state = self._consumer._subscription.assignment.get(TopicPartition(*partition))
         return None if state is None or state.position is None else int(state.position.offset)
 
+    def lag(self, partition: Partition) -> int | None:
+        at, end = self.position(partition), self._consumer.highwater(TopicPartition(*partition))
+        return None if at is None or end is None else max(0, end - at)
+
+    def membership(self) -> object:
+        return None
+
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Return nothing of these partitions from ``poll``, and fetch nothing more of them."""
         assigned = self._consumer.assignment()
@@ -400,7 +407,11 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             await self.on_partitions_lost(revoked)  # the old membership's: they were others' since
             return
         try:
-            offsets = self._revoking(frozenset(map(Partition._make, revoked))).result(0)
+            future = self._revoking(frozenset(map(Partition._make, revoked)))
+            end = time.monotonic() + 10
+            while not future.done() and time.monotonic() < end:
+                await consumer._manager._net.sleep(0.02)
+            offsets = future.result(0)
             if offsets:
                 future = consumer.commit_async(_theirs(offsets), callback=lambda *_: None)
                 await consumer._manager.wait_for(future, self._to._last_commit_timeout * 1000)

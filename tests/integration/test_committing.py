@@ -135,12 +135,12 @@ def test_automatic_commits_come_by_rows(
     client: qf.StreamingClient, topic: str, make_frame: MakeFrame, group: str, broker_address: str
 ) -> None:
     fill(client, topic, {"s": make_frame(100)}, 10)
-    told: queue.SimpleQueue[dict[int, int]] = queue.SimpleQueue()
+    told: queue.SimpleQueue[dict[qf.Partition, int]] = queue.SimpleQueue()
     settings, hooks = CommitSettings(every="1 hour", rows=40), qf.Hooks(committed=told.put)
     with client.open_input_topic(topic, group, settings, hooks=hooks) as read:
         for batch in read.batches(rows=20, timeout=None, until="now"):
             if batch.frame["n"].iloc[0] in (40, 80):
-                assert told.get(timeout=10) == {0: batch.frame["n"].iloc[0] // 10}
+                assert told.get(timeout=10) == {(topic, 0): batch.frame["n"].iloc[0] // 10}
             assert told.empty()
         assert committed(broker_address, group, topic) == {0: 8}
 
@@ -265,7 +265,7 @@ def test_a_model_slower_than_the_session_keeps_its_partitions_and_commits(
         threading.Event().wait(8)
         batch.commit()
         assert lost == []
-        assert read.partitions == [0]
+        assert read.partitions == [(topic, 0)]
     assert drain(client, topic, group) == {}
 
 

@@ -163,7 +163,7 @@ def test_an_automatic_commit_moves_past_dead_letters_also_where_there_are_no_row
     topic, dead = make_topic(), make_topic()
     write_foreign(broker_address, topic, FOREIGN)
     told = threading.Event()
-    hooks = qf.Hooks(committed=lambda offsets: told.set() if offsets == {0: 6} else None)
+    hooks = qf.Hooks(committed=lambda offsets: told.set() if offsets == {(topic, 0): 6} else None)
     with client.open_input_topic(topic, group, CommitSettings(every="300ms"), dead_letters=dead, hooks=hooks) as read:
         assert list(read.batches(idle="2s")) == []
         assert told.is_set()
