@@ -33,6 +33,7 @@ from quixframes.events_writer import EventsWriter
 from quixframes.foreign import encode_within
 from quixframes.frames import FrameDecoder, FrameEncoder
 from quixframes.kafka import Outgoing
+from quixframes.moments import moment
 from quixframes.parameters_writer import ParametersWriter, Rows
 from quixframes.settings import BufferSettings, Duration
 from quixframes.story import Story, StreamProperties
@@ -138,14 +139,8 @@ class StreamWriter(Closing):
         return pd.Timestamp(self._epoch, tz="UTC")
 
     @epoch.setter
-    def epoch(self, moment: Any) -> None:
-        try:
-            stamp = pd.Timestamp(moment)
-            ns = (stamp.tz_localize("UTC") if stamp.tz is None else stamp).as_unit("ns").value
-        except (ValueError, TypeError) as exc:
-            raise SettingsError(f"epoch={moment!r} is not a moment: {exc}") from None
-        if pd.isna(stamp):
-            raise SettingsError(f"epoch={moment!r} is not a moment")
+    def epoch(self, value: Any) -> None:
+        ns = moment(value, "epoch", "ns").value
         with self._lock:
             self.parameters.buffer._convert()
             self._epoch = ns
