@@ -300,14 +300,11 @@ class Story:
         """
         return cls(_properties_of(headers.get(PROPERTIES)), *_definitions_of(headers.get(DEFINITIONS)))
 
-    def _texts(self) -> tuple[str, str, str]:
-        return _json_text(_said(self.properties)), self.parameters.text, self.events.text
-
     def __eq__(self, other: object) -> bool:
-        return self._texts() == other._texts() if isinstance(other, Story) else NotImplemented
+        return self.headers == other.headers if isinstance(other, Story) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._texts())
+        return hash(self.headers)
 
 
 class StoryReader:

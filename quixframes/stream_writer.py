@@ -114,7 +114,9 @@ class StreamWriter(Closing):
         self.events = EventsWriter(self)
         self.properties = PropertiesWriter(self)
         if properties is not None:
-            self._begin_story(Story(properties))
+            story = Story(properties)
+            self._check_story(story)
+            self._begin_story(story)
 
     @property
     def story(self) -> Story:
@@ -200,7 +202,6 @@ class StreamWriter(Closing):
             self._begin_story(story)
 
     def _begin_story(self, story: Story) -> None:
-        self._check_story(story)
         self._story = story
         self._untold = deadline = time.monotonic() + _TELL_AFTER
         self.topic._ticker.watch(self.parameters.buffer, deadline)
