@@ -300,11 +300,15 @@ class Story:
         """
         return cls(_properties_of(headers.get(PROPERTIES)), *_definitions_of(headers.get(DEFINITIONS)))
 
+    def _texts(self) -> tuple[str, str, str]:
+        # Not the headers: they would stay with each of the many stories that a reader keeps.
+        return _json_text(_said(self.properties)), self.parameters.text, self.events.text
+
     def __eq__(self, other: object) -> bool:
-        return self.headers == other.headers if isinstance(other, Story) else NotImplemented
+        return self._texts() == other._texts() if isinstance(other, Story) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self.headers)
+        return hash(self._texts())
 
 
 class StoryReader:
