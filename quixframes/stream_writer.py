@@ -33,6 +33,7 @@ from quixframes.events_writer import EventsWriter
 from quixframes.foreign import encode_within
 from quixframes.frames import FrameDecoder, FrameEncoder
 from quixframes.kafka import MadeRecord, Outgoing
+from quixframes.moments import moment
 from quixframes.parameters_writer import ParametersWriter, Rows
 from quixframes.settings import BufferSettings, Duration
 from quixframes.story import Story, StreamProperties
@@ -101,7 +102,9 @@ class StreamWriter(Closing):
         self.events = EventsWriter(self)
         self.properties = PropertiesWriter(self)
         if properties is not None:
-            self._begin_story(Story(properties))
+            story = Story(properties)
+            self._check_story(story)
+            self._begin_story(story)
 
     @property
     def story(self) -> Story:
@@ -126,14 +129,8 @@ class StreamWriter(Closing):
         return pd.Timestamp(self._epoch, tz="UTC")
 
     @epoch.setter
-    def epoch(self, moment: Any) -> None:
-        try:
-            stamp = pd.Timestamp(moment)
-            ns = (stamp.tz_localize("UTC") if stamp.tz is None else stamp).as_unit("ns").value
-        except (ValueError, TypeError) as exc:
-            raise SettingsError(f"epoch={moment!r} is not a moment: {exc}") from None
-        if pd.isna(stamp):
-            raise SettingsError(f"epoch={moment!r} is not a moment")
+    def epoch(self, value: Any) -> None:
+        ns = moment(value, "epoch", "ns").value
         with self._lock:
             self.parameters.buffer._convert()
             self._epoch = ns
@@ -193,7 +190,6 @@ class StreamWriter(Closing):
             self._begin_story(story)
 
     def _begin_story(self, story: Story) -> None:
-        self._check_story(story)
         self._story = story
         self._untold = deadline = time.monotonic() + _TELL_AFTER
         self.topic._ticker.watch(self.parameters.buffer, deadline)
