@@ -89,11 +89,22 @@ def start(
         typer.Option(help="Where it listens. Default: as the last time, or any free port.", show_default=False),
     ] = None,
     directory: Directory = None,
-    heap: Annotated[str, typer.Option(help="Its memory, as Java writes sizes.")] = "512m",
+    heap: Annotated[
+        str | None,
+        typer.Option(
+            help="A broker's memory, as Java writes sizes. Default: 512m, of a cluster 384m.", show_default=False
+        ),
+    ] = None,
+    brokers: Annotated[
+        int | None,
+        typer.Option(help="How many: 1, or 3 to 7. Default: as the folder has, or 1.", show_default=False),
+    ] = None,
 ) -> None:
     """Start a Kafka that runs until it is stopped, or find the one that runs already."""
     with Console(stderr=True).status("starting Kafka …") as status:
-        started = local.start(directory, port=port, heap=heap, progress=lambda line: status.update(line))
+        started = local.start(
+            directory, brokers=brokers, port=port, heap=heap, progress=lambda line: status.update(line)
+        )
     _print(started)
 
 
@@ -120,7 +131,10 @@ def _print(status: local.LocalStatus) -> None:
     table = Table.grid(padding=(0, 2))
     if status.running:
         console.print(f"[green]●[/] Kafka {status.version} runs at [bold]{status.address}[/]", highlight=False)
-        table.add_row("  process", f"{status.pid}, for {_duration(status.uptime or 0)}")
+        processes = ", ".join(map(str, status.pids))
+        if status.brokers > 1:
+            table.add_row("  brokers", f"{len(status.pids)} of {status.brokers} run")
+        table.add_row("  process", f"{processes}, for {_duration(status.uptime or 0)}")
         ends = "when `quixframes local stop` stops it" if status.detached else f"with process {status.owner}"
         table.add_row("  ends", ends)
     else:

@@ -1,6 +1,7 @@
 """A real Apache Kafka on this machine, from packages: no Docker, no installation.
 
-One broker in KRaft's combined mode, on the loopback interface, whose data, settings and log lie in one visible folder:
+One broker, or a cluster of several, in KRaft's combined mode on the loopback interface, whose data, settings and logs
+lie in one visible folder:
 
 - A broker ends with its owner (the process that started it), however that ends, unless it was detached. A supervisor
   beside it sees to that; only when that one was killed as well does the broker stay, until :func:`stop`.
@@ -10,7 +11,8 @@ One broker in KRaft's combined mode, on the loopback interface, whose data, sett
 
 In the folder: ``quixframes-kafka.txt`` (the mark that it is ours), ``data`` (the topics), ``tmp``,
 ``broker.properties``, ``log4j2.properties``, ``broker.log``, ``console.log``, ``state.json`` (while a broker can be
-used), ``start.lock`` (held while one is started) and ``broker.lock`` (held as long as a broker lives).
+used), ``start.lock`` (held while one is started) and ``broker.lock`` (held as long as a broker lives). A cluster has a
+folder like that for each broker: ``broker-1``, ``broker-2`` and so on.
 """
 
 from __future__ import annotations
@@ -18,51 +20,48 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from quixframes.errors import LocalKafkaError, SettingsError
+from quixframes.local_broker import GRACE, Launch, LocalBroker
 from quixframes.local_folder import (
     State,
-    checked,
     claim,
     claimed,
+    cluster_id,
     data_bytes,
-    find,
     folder_of,
-    format_storage,
-    last_port,
-    prepare,
+    last_ports,
+    places_for,
+    places_in,
     read_state,
     remove,
     tail,
-    write_state,
 )
 from quixframes.local_packages import Progress, java_command, kafka_home, version_of
-from quixframes.local_process import HOST, birth, condition, end, free_port, locked, refuse_taken, usable
+from quixframes.local_process import HOST, end, free_port, locked, refuse_taken, usable
+from quixframes.local_properties import Node, checked, properties
 
-__all__ = ["KAFKA_VERSION", "LocalKafka", "LocalStatus", "start", "status", "stop"]
+__all__ = ["KAFKA_VERSION", "LocalBroker", "LocalKafka", "LocalStatus", "start", "status", "stop"]
 
 KAFKA_VERSION = "4.4.0"
 """The version that is fetched: the one place where it stands."""
 
-_GRACE = 10.0  # seconds that a broker may take to stop before it is killed
-
 
 @dataclass(frozen=True, slots=True)
 class LocalStatus:
-    """What there is to say of a folder's broker.
+    """What there is to say of a folder's broker, or of its cluster.
 
-    ``owner`` is the process whose end will end the broker: None when it is detached or does not run. ``uptime`` is in
-    seconds; ``data_bytes`` is what the topics take on the disk, also while nothing runs.
+    ``owner`` is the process whose end will end it: None when it is detached or does not run. ``uptime`` is in seconds;
+    ``data_bytes`` is what the topics take on the disk, also while nothing runs. ``brokers`` is how many it has, and
+    ``pids`` are the processes of those that run; ``pid`` is the first of them.
     """
 
     running: bool
@@ -74,6 +73,8 @@ class LocalStatus:
     detached: bool = False
     uptime: float | None = None
     data_bytes: int = 0
+    brokers: int = 0
+    pids: tuple[int, ...] = ()
 
 
 class LocalKafka:
@@ -83,64 +84,70 @@ class LocalKafka:
         directory: The folder of its data, settings and log. Default: this user's shared one, ``QUIXFRAMES_KAFKA_DIR``
             or ``~/.cache/quixframes/kafka``; with ``keep=False``, a new temporary one. It may hold other things, but
             one that holds files under the broker's names (such as ``data``) which no local Kafka made is refused.
-        port: Where it listens, on 127.0.0.1. Default: as the last time in this folder if free, else any free port.
+        brokers: How many: one, or a cluster of 3 to 7, of which any one may fail: topics have three replicas, of which
+            two have to be in sync, unless they are made otherwise. Default: as many as the folder has, or one.
+        port: Where it listens, on 127.0.0.1; the brokers of a cluster at this and the following ones. Default: as the
+            last time in this folder if free, else any free port.
         keep: Whether the data stay when the broker is stopped. False removes all that the broker made in the folder,
             and the folder if nothing else is in it; data of a broker that was only found are never touched. (Data of
             an owner that was killed stay, too.)
         detached: True lets the broker run on after this process, until :func:`stop`; leaving the ``with`` block does
             not stop it either. Default: it ends with :meth:`stop`, or else with this process, even a killed one.
-        heap: The broker's heap, as Java writes sizes.
+        heap: A broker's heap, as Java writes sizes. Default: 512m for one, 384m for each of a cluster.
         settings: More broker properties, over the defaults above. Those that say where it listens are ours.
         progress: How the fetching of packages at the first use is shown.
         timeout: Seconds that the broker may take to start.
 
     A broker that runs in the folder already is used as it is, and left running by :meth:`stop`; its owner stops it,
-    even while others use it. Asking for another port or other ``settings`` than it has is an error.
+    even while others use it. Asking for another port, another number of brokers or other ``settings`` than it has is
+    an error.
 
     Raises:
         SettingsError: a setting that cannot be.
         LocalKafkaError: packages missing and not to be had, the port taken, a folder that holds somebody's files under
-            the broker's names or belongs to another user, or a broker that did not start.
+            the broker's names, holds another number of brokers or belongs to another user, or a broker that did not
+            start.
     """
 
     def __init__(
         self,
         directory: str | os.PathLike[str] | None = None,
         *,
+        brokers: int | None = None,
         port: int | None = None,
         keep: bool = True,
         detached: bool = False,
-        heap: str = "512m",
+        heap: str | None = None,
         settings: Mapping[str, object] | None = None,
         progress: Progress = True,
         timeout: float = 60.0,
     ) -> None:
+        if brokers not in (None, 1, 3, 4, 5, 6, 7):
+            raise SettingsError(f"brokers={brokers!r}: one, or 3 to 7; with two, neither could go on without the other")
         if port is not None and not 0 < port < 65536:
             raise SettingsError(f"port={port!r}: a port is between 1 and 65535; None takes a free one")
-        if not re.fullmatch(r"[1-9][0-9]*[kKmMgG]", heap):
+        if heap is not None and not re.fullmatch(r"[1-9][0-9]*[kKmMgG]", heap):
             raise SettingsError(f"heap={heap!r}: write a size as Java does, such as 512m or 2g")
         if not keep and detached:
             raise SettingsError("keep=False, detached=True: nobody would be there to remove the data")
         self._temporary = directory is None and not keep
         self._directory = None if self._temporary else folder_of(directory)
         self._settings = checked(settings or {})
+        self._count = brokers
         self._port = port
         self._keep = keep
         self._detached = detached
         self._heap = heap
         self._progress = progress
         self._timeout = timeout
-        self._state: State | None = None
-        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._brokers: list[LocalBroker] = []
         self._process = os.getpid()
 
     def start(self) -> Self:
         """Start the broker, or find the one that runs in the folder. Returns when a client can use it."""
         if self.running:
             return self
-        if self._supervisor is not None:  # of a broker that died since
-            _finish(self._supervisor)
-            self._supervisor = None
+        self._end()  # brokers that died since
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="quixframes-kafka-")).resolve()
         start_lock = self._directory / "start.lock"
@@ -166,75 +173,66 @@ class LocalKafka:
 
         A broker that takes longer than 10 s is killed.
         """
-        supervisor, state = self._supervisor, self._state
-        self._supervisor = self._state = None
-        if supervisor is None or state is None or os.getpid() != self._process:
-            return
-        _finish(supervisor)
-        end(state.pid, state.birth, _GRACE)  # in case the supervisor was killed
-        if not self._keep:
-            with contextlib.suppress(LocalKafkaError), locked(self.directory / "start.lock", _GRACE):
+        owned = self.owned
+        self._end()
+        if owned and not self._keep:
+            with contextlib.suppress(LocalKafkaError), locked(self.directory / "start.lock", GRACE):
                 remove(self.directory)
 
     def detach(self) -> None:
         """Let the broker that this object started run on after this process, until :func:`stop`."""
-        supervisor, state = self._own()
-        self.check()
-        self._state = replace(state, owner=None, owner_birth=None)
-        write_state(self.directory, self._state)
-        assert supervisor.stdin is not None
-        supervisor.stdin.write(b"detach\n")
-        supervisor.stdin.close()
-        supervisor.returncode = 0  # else its destructor would warn of a process that nobody waits for
-        self._supervisor = None
+        for broker in self._started():
+            broker.detach()
 
     def restart(self) -> None:
         """Stop the broker that this object started, if it still runs, and start it on the same port and data."""
-        supervisor, state = self._own()
-        _finish(supervisor)
-        end(state.pid, state.birth, _GRACE)
-        port, self._port = self._port, state.port
-        self._supervisor = self._state = None
+        if not self.owned:
+            raise LocalKafkaError(f"the local Kafka at {self.address} was not started by this object, or was detached")
+        port, self._port = self._port, self._brokers[0].port
+        self._end()
         try:
             self.start()
         finally:
             self._port = port
 
+    def broker(self, number: int) -> LocalBroker:
+        """One of the brokers, counted from 1: to know its process, to kill, pause, resume or restart just this one."""
+        brokers = self._started()
+        if not 0 < number <= len(brokers):
+            raise LocalKafkaError(f"there is no broker {number}: they are numbered from 1 to {len(brokers)}")
+        return brokers[number - 1]
+
     def pause(self) -> None:
-        """Freeze the broker (SIGSTOP): it keeps its connections and answers nothing. Returns when it is frozen."""
-        self._signal(signal.SIGSTOP)
-        while not condition(self.pid).startswith("T"):
-            time.sleep(0.01)
+        """Freeze the lone broker (SIGSTOP): see :meth:`LocalBroker.pause`."""
+        self._lone().pause()
 
     def resume(self) -> None:
-        """Let a paused broker go on (SIGCONT)."""
-        self._signal(signal.SIGCONT)
+        """Let the lone broker go on that was paused (SIGCONT)."""
+        self._lone().resume()
 
     def kill(self) -> None:
-        """Kill the broker (SIGKILL), as a fault would; the data stay. Returns when it is gone."""
-        self._signal(signal.SIGKILL)
-        supervisor, _ = self._own()
-        supervisor.wait(_GRACE)
+        """Kill the lone broker (SIGKILL): see :meth:`LocalBroker.kill`."""
+        self._lone().kill()
 
     @property
     def running(self) -> bool:
-        """Whether the broker's process is there."""
-        return self._state is not None and self._state.running
+        """Whether the broker's process is there; of a cluster, whether any of them is."""
+        return any(broker.running for broker in self._brokers)
 
     @property
     def owned(self) -> bool:
         """Whether this object started the broker, and so will stop it."""
-        return self._supervisor is not None and os.getpid() == self._process
+        return any(broker.owned for broker in self._brokers)
 
     @property
     def address(self) -> str:
-        """``127.0.0.1:PORT``, for any Kafka client."""
-        return f"{HOST}:{self._started().port}"
+        """``127.0.0.1:PORT``, for any Kafka client; of a cluster, those of all brokers, with commas between."""
+        return ",".join(broker.address for broker in self._started())
 
     @property
     def pid(self) -> int:
-        """The broker's process ID."""
-        return self._started().pid
+        """The lone broker's process ID."""
+        return self._lone().pid
 
     @property
     def directory(self) -> Path:
@@ -244,14 +242,13 @@ class LocalKafka:
         return self._directory
 
     def check(self) -> None:
-        """Raise LocalKafkaError, with the tail of its log, when the broker has died."""
-        state = self._started()
-        if not self.running:
-            raise LocalKafkaError(f"the local Kafka (pid {state.pid}) has died\n{self.log_tail()}")
+        """Raise LocalKafkaError, with the tail of its log, when the broker, or one of the cluster, has died."""
+        for broker in self._started():
+            broker.check()
 
     def log_tail(self, lines: int = 30) -> str:
-        """The last lines of its console, if it wrote there, then of its log."""
-        return tail(self.directory, lines)
+        """The last lines of its console, if it wrote there, then of its log; of all brokers in turn."""
+        return "\n".join(filter(None, (tail(place, lines) for place in places_in(self.directory))))
 
     def __enter__(self) -> Self:
         return self.start()
@@ -262,115 +259,147 @@ class LocalKafka:
         self.stop()
 
     def __repr__(self) -> str:
-        if self._state is None:
+        if not self._brokers:
             return f"<LocalKafka in {self._directory or 'a temporary folder'}: not started>"
-        how = "started here" if self.owned else "detached" if self._state.owner is None else "found running"
+        detached = any(broker.detached for broker in self._brokers)
+        how = "started here" if self.owned else "detached" if detached else "found running"
         how = how if self.running else "died"
-        return f"<LocalKafka {self.address} in {self._directory}: pid {self._state.pid}, {how}>"
+        pids = ", ".join(str(broker.pid) for broker in self._brokers if broker.running) or "none"
+        return f"<LocalKafka {self.address} in {self._directory}: pid {pids}, {how}>"
 
-    def _started(self) -> State:
-        if self._state is None:
+    def _started(self) -> list[LocalBroker]:
+        if not self._brokers:
             raise LocalKafkaError("the local Kafka was not started, or was stopped")
-        return self._state
+        return self._brokers
 
-    def _own(self) -> tuple[subprocess.Popen[bytes], State]:
-        state = self._started()
-        if self._supervisor is None or not self.owned:
-            raise LocalKafkaError(f"the local Kafka at {self.address} was not started by this object, or was detached")
-        return self._supervisor, state
+    def _lone(self) -> LocalBroker:
+        brokers = self._started()
+        if len(brokers) > 1:
+            raise LocalKafkaError(f"there are {len(brokers)} brokers: name one, as in kafka.broker(1)")
+        return brokers[0]
 
-    def _signal(self, number: signal.Signals) -> None:
-        _, state = self._own()
-        self.check()
-        os.kill(state.pid, number)
+    def _end(self) -> None:
+        """Stop what this object started, all at once: the last one of a cluster cannot take its leave from nobody."""
+        brokers, self._brokers = self._brokers, []
+        for broker in brokers:
+            broker.order_stop()
+        for broker in brokers:
+            broker.stop()
+
+    def _members(self) -> list[LocalBroker]:
+        """The brokers that the folder has, or is to have. LocalKafkaError: it has another number of them."""
+        places = places_in(self.directory)
+        if self._count is not None and places and len(places) != self._count:
+            raise LocalKafkaError(
+                f"{self.directory} holds a Kafka of {len(places)} broker{'s' * (len(places) > 1)}, not {self._count}: "
+                "name another folder"
+            )
+        places = places or places_for(self.directory, self._count or 1)
+        return [LocalBroker(n, place, self.directory / "start.lock") for n, place in enumerate(places, 1)]
 
     def _attach(self) -> bool:
-        """Take the broker that runs in the folder, if one does; the caller holds the lock."""
-        state = find(self.directory)
-        if state is None:
+        """Take the brokers that run in the folder, if any does; the caller holds the lock."""
+        members = self._members()
+        found = {broker: state for broker in members if (state := broker.attach()) is not None}
+        if not found:
             return False
-        if self._port not in (None, state.port):
-            raise LocalKafkaError(f"in {self.directory} a broker runs already, on port {state.port}, not {self._port}")
-        if self._settings and self._settings != state.settings:
-            raise LocalKafkaError(f"in {self.directory} a broker runs already, with other settings: {state.settings}")
-        deadline = time.monotonic() + _GRACE
-        while not usable(state.port):
+        if self._port not in (None, members[0].port):
+            raise LocalKafkaError(
+                f"in {self.directory} a broker runs already, on port {members[0].port}, not {self._port}"
+            )
+        settings = next(iter(found.values())).settings
+        if self._settings and self._settings != settings:
+            raise LocalKafkaError(f"in {self.directory} a broker runs already, with other settings: {settings}")
+        deadline = time.monotonic() + GRACE
+        while not any(usable(state.port) for state in found.values()):
             if time.monotonic() > deadline:
+                pids = ", ".join(str(state.pid) for state in found.values())
                 raise LocalKafkaError(
-                    f"in {self.directory} a broker runs (pid {state.pid}) but does not answer\n{self.log_tail()}"
+                    f"in {self.directory} a broker runs (pid {pids}) but does not answer\n{self.log_tail()}"
                 )
             time.sleep(0.05)
-        self._state = state
+        self._brokers = members
         return True
 
     def _launch(self, java: str, home: Path) -> None:
-        """Start a broker, on another port when the chosen one was taken meanwhile; the caller holds the lock."""
-        if self._port:
-            refuse_taken(self._port)
+        """Start the brokers, on other ports when the chosen ones were taken meanwhile; the caller holds the lock."""
+        members = self._members()
         for attempt in range(5):
-            port = self._port or free_port(None if attempt else last_port(self.directory))
+            nodes = self._nodes(members, again=attempt > 0)
             try:
-                self._supervisor, self._state = self._run(java, home, port)
-            except LocalKafkaError:
-                if self._port or "Address already in use" not in self.log_tail(1000):
+                self._run(members, nodes, java, home)
+            except LocalKafkaError as exc:
+                taken = "Address already in use" in self.log_tail(1000) or "is taken" in str(exc)
+                if self._port or not taken:
                     raise
                 continue
+            self._brokers = members
             if self._detached:
                 self.detach()
             return
         raise LocalKafkaError(f"five ports on {HOST} were each taken while the broker started")
 
-    def _run(self, java: str, home: Path, port: int) -> tuple[subprocess.Popen[bytes], State]:
-        """Start a broker on that port and wait until it is usable; whatever fails, no process stays."""
-        directory = self.directory
+    def _nodes(self, members: Sequence[LocalBroker], *, again: bool) -> list[Node]:
+        """Where the brokers are to listen: at the port that was asked for, else where they did last, else anywhere."""
+        nodes: list[Node] = []
+        used: set[int] = set()
+
+        def choose(preferred: int | None) -> int:
+            port = free_port(preferred, avoid=used)
+            used.add(port)
+            return port
+
+        if self._port:
+            for number in range(len(members)):
+                refuse_taken(self._port + number)
+            used.update(range(self._port, self._port + len(members)))
+        for index, broker in enumerate(members):
+            client, controller = (None if again else last_ports(broker.directory)) or (None, None)
+            port = self._port + index if self._port else choose(client)
+            nodes.append(Node(broker.number, HOST, port, choose(controller)))
+        return nodes
+
+    def _run(self, members: Sequence[LocalBroker], nodes: Sequence[Node], java: str, home: Path) -> None:
+        """Start the brokers and wait until they are usable; whatever fails, no process stays."""
         deadline = time.monotonic() + self._timeout
-        # A broker whose owner was killed, maybe in the middle of its start, holds its lock until it is gone.
-        with locked(directory / "broker.lock", 2 * _GRACE) as lock:
-            prepare(directory, port, self._settings)
-            # C1 alone starts in half the time, and the serial collector needs the least memory. What libraries unpack
-            # goes into our folder, where it is thrown away at the next start even if the broker is killed.
-            command = [java, f"-Xmx{self._heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
-            command += ["-XX:+ExitOnOutOfMemoryError", "--enable-native-access=ALL-UNNAMED"]
-            command += [f"-Djava.io.tmpdir={directory / 'tmp'}", "-Dlog4j2.configurationFile=./log4j2.properties"]
-            command += ["-cp", f"{home}/libs/*"]
-            format_storage(command, directory, self._timeout)
-            with (directory / "console.log").open("ab") as console:
-                script = str(Path(__file__).with_name("local_supervisor.py"))
-                facts = [str(os.getpid()), str(_GRACE), str(lock)]
-                supervisor = subprocess.Popen(
-                    [sys.executable, "-I", "-S", script, *facts, *command, "kafka.Kafka", "broker.properties"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=console,
-                    cwd=directory,
-                    pass_fds=[lock],
-                    start_new_session=True,  # a Ctrl-C in the terminal is for us, not for the broker
+        heap = self._heap or ("512m" if len(nodes) == 1 else "384m")
+        cluster = cluster_id(broker.directory for broker in members)
+
+        def launch(broker: LocalBroker, node: Node) -> None:
+            claim(broker.directory)
+            broker.launch(
+                Launch(
+                    java=java,
+                    home=home,
+                    version=version_of(home),
+                    heap=heap,
+                    port=node.port,
+                    properties=properties(node, nodes, self._settings),
+                    settings=self._settings,
+                    cluster=cluster,
+                    timeout=self._timeout,
                 )
-        try:
-            pid, born = _await(supervisor, port, deadline, directory)
-            state = State(
-                pid=pid,
-                birth=born,
-                supervisor=supervisor.pid,
-                port=port,
-                version=version_of(home),
-                started=time.time(),
-                settings=self._settings,
-                owner=os.getpid(),
-                owner_birth=birth(os.getpid()),
             )
-            write_state(directory, state)
+
+        try:
+            with ThreadPoolExecutor(len(members)) as pool:  # the storage of each takes a second to make
+                list(pool.map(launch, members, nodes))
+            for broker in members:
+                broker.await_ready(deadline)
         except BaseException:
-            _finish(supervisor)
+            for broker in members:
+                broker.order_stop()
+            for broker in members:
+                broker.stop()
             raise
-        return supervisor, state
 
 
 def start(
     directory: str | os.PathLike[str] | None = None,
     *,
+    brokers: int | None = None,
     port: int | None = None,
-    heap: str = "512m",
+    heap: str | None = None,
     settings: Mapping[str, object] | None = None,
     progress: Progress = True,
 ) -> LocalStatus:
@@ -378,8 +407,10 @@ def start(
 
     A broker that another process owns stays that process's: the result's ``owner`` says so.
     """
-    kafka = LocalKafka(directory, port=port, detached=True, heap=heap, settings=settings, progress=progress).start()
-    return status(kafka.directory)
+    kafka = LocalKafka(
+        directory, brokers=brokers, port=port, detached=True, heap=heap, settings=settings, progress=progress
+    )
+    return status(kafka.start().directory)
 
 
 def stop(
@@ -393,13 +424,13 @@ def stop(
     folder = folder_of(directory)
     if claimed(folder):
         with locked(folder / "start.lock", 90.0):
-            state = read_state(folder)
-            if state is not None and state.running:
+            running = _running(folder)
+            for state in running:
                 if state.owner_lives and not force:
                     raise LocalKafkaError(f"the broker in {folder} belongs to process {state.owner}, and ends with it")
-                end(state.pid, state.birth, _GRACE)
-                with contextlib.suppress(ChildProcessError):  # it is our child if this process started and detached it
-                    os.waitpid(state.supervisor, 0)
+            if running:
+                with ThreadPoolExecutor(len(running)) as pool:
+                    list(pool.map(_end_detached, running))
             if remove_data:
                 remove(folder)
     return status(folder)
@@ -409,56 +440,34 @@ def status(directory: str | os.PathLike[str] | None = None) -> LocalStatus:
     """What is in the folder (default: the shared one). Starts, stops and waits for nothing."""
     folder = folder_of(directory)
     size = data_bytes(folder)
-    state = read_state(folder)
-    if state is None or not state.running:
+    running = _running(folder)
+    if not running:
         return LocalStatus(running=False, directory=folder, data_bytes=size)
+    places = places_in(folder) or [folder]
+    ports = [found[0] for place in places if (found := last_ports(place))] or [state.port for state in running]
+    first = running[0]
     return LocalStatus(
         running=True,
         directory=folder,
-        address=f"{HOST}:{state.port}",
-        pid=state.pid,
-        version=state.version,
-        owner=state.owner,
-        detached=state.owner is None,
-        uptime=time.time() - state.started,
+        address=",".join(f"{HOST}:{port}" for port in ports),
+        pid=first.pid,
+        version=first.version,
+        owner=first.owner,
+        detached=first.owner is None,
+        uptime=time.time() - min(state.started for state in running),
         data_bytes=size,
+        brokers=len(places),
+        pids=tuple(state.pid for state in running),
     )
 
 
-def _await(supervisor: subprocess.Popen[bytes], port: int, deadline: float, directory: Path) -> tuple[int, str]:
-    """Wait until the broker is usable; its process ID and birth."""
-    assert supervisor.stdout is not None
-    with supervisor.stdout as answer:
-        pid = int(answer.readline() or 0)
-    born = birth(pid) if pid else None
-    while True:
-        if born is None or birth(pid) != born:  # looked at before the port: a stranger's broker may answer there
-            raise LocalKafkaError(
-                f"the local Kafka died at its start, with code {_code(supervisor)}\n{tail(directory)}"
-            )
-        if usable(port):
-            return pid, born
-        if time.monotonic() > deadline:
-            raise LocalKafkaError(f"the local Kafka was not ready in time\n{tail(directory)}")
-        time.sleep(0.02)
+def _running(folder: Path) -> list[State]:
+    """The brokers of the folder whose processes are there."""
+    states = (read_state(place) for place in places_in(folder) or [folder])
+    return [state for state in states if state is not None and state.running]
 
 
-def _finish(supervisor: subprocess.Popen[bytes]) -> None:
-    """Have the supervisor end the broker, and wait for both. To close its pipe is not enough: a fork may hold it."""
-    assert supervisor.stdin is not None
-    if not supervisor.stdin.closed:
-        with contextlib.suppress(BrokenPipeError), supervisor.stdin as orders:
-            orders.write(b"stop\n")
-    _code(supervisor)
-
-
-def _code(supervisor: subprocess.Popen[bytes]) -> int:
-    """The exit code of a supervisor whose broker ends. It kills a broker that takes too long, as we do with itself."""
-    try:
-        return supervisor.wait(2 * _GRACE)
-    except subprocess.TimeoutExpired:
-        # It is stopped or stuck. It leads a session of its own, so its group is the broker and itself, and the group's
-        # number is nobody else's as long as nobody waited for it.
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # it ended at this moment
-            os.killpg(supervisor.pid, signal.SIGKILL)
-        return supervisor.wait()
+def _end_detached(state: State) -> None:
+    end(state.pid, state.birth, GRACE)
+    with contextlib.suppress(ChildProcessError):  # it is our child if this process started and detached it
+        os.waitpid(state.supervisor, 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -17,24 +18,26 @@ import shutil
 import stat
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from quixframes.errors import LocalKafkaError, SettingsError
+from quixframes.errors import LocalKafkaError
 from quixframes.local_packages import cache_home
-from quixframes.local_process import HOST, alive, free_port
+from quixframes.local_process import alive
 
 __all__ = [
     "State",
-    "checked",
     "claim",
     "claimed",
+    "cluster_id",
     "data_bytes",
     "find",
     "folder_of",
     "format_storage",
-    "last_port",
+    "last_ports",
+    "places_for",
+    "places_in",
     "prepare",
     "read_state",
     "remove",
@@ -49,34 +52,8 @@ _MARK = "quixframes-kafka.txt"
 _MARK_TEXT = f"""\
 In this folder quixframes keeps a local Kafka. It makes, changes and removes here:
 {", ".join(sorted(_FILES + _LOCKS))}
+and, if it is a cluster, folders broker-1, broker-2 and so on, each like this one.
 """
-
-# What only we may set: finding and stopping the broker relies on it.
-_OURS = frozenset(
-    {"process.roles", "node.id", "listeners", "advertised.listeners", "listener.security.protocol.map", "log.dirs"}
-    | {"controller.listener.names", "controller.quorum.voters", "inter.broker.listener.name"}
-)
-
-# One broker for one user: a group joins at once, internal topics are few and small, and memory stays modest (the log
-# cleaner alone would take 128 MB of the heap). A topic that is not there is an error here as it is on a real cluster.
-# A broker that was killed may only come back once its last session is over, which would take 9 s.
-_DEFAULTS = {
-    "auto.create.topics.enable": "false",
-    "broker.session.timeout.ms": "3000",
-    "broker.heartbeat.interval.ms": "500",
-    "group.initial.rebalance.delay.ms": "0",
-    "offsets.topic.num.partitions": "4",
-    "offsets.topic.replication.factor": "1",
-    "transaction.state.log.num.partitions": "4",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
-    "share.coordinator.state.topic.num.partitions": "1",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
-    "log.cleaner.dedupe.buffer.size": "8388608",
-    "num.network.threads": "2",
-    "num.io.threads": "4",
-}
 
 _LOGGING = """\
 status = error
@@ -147,21 +124,26 @@ def folder_of(directory: str | os.PathLike[str] | None) -> Path:
     return Path(directory).expanduser().resolve()
 
 
-def checked(settings: Mapping[str, object]) -> dict[str, str]:
-    """Broker properties as the file has them, which is Latin-1 with escapes. SettingsError: one that cannot be."""
-    texts = {}
-    for name, value in settings.items():
-        if name in _OURS or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-            raise SettingsError(f"settings: {name!r} cannot be set for a local broker")
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        units = memoryview(text.encode("utf-16")).cast("H")[1:]  # after the byte order mark: as this machine counts
-        texts[name] = "".join(chr(u) if 32 <= u < 127 and u != ord("\\") else f"\\u{u:04x}" for u in units)
-    return texts
-
-
 def claimed(directory: Path) -> bool:
     """Whether the folder holds our mark, so that what it has under our names is ours."""
     return os.path.isfile(directory / _MARK)
+
+
+def places_for(directory: Path, brokers: int) -> list[Path]:
+    """The folders of that many brokers, in order: the folder itself for one, else a sub-folder for each."""
+    return [directory] if brokers == 1 else [directory / f"broker-{n}" for n in range(1, brokers + 1)]
+
+
+def places_in(directory: Path) -> list[Path]:
+    """The folders of the brokers that the folder has, in order; none when no broker was ever started there."""
+    if not claimed(directory):
+        return []
+    return _places_of_cluster(directory) or ([directory] if (directory / "broker.properties").exists() else [])
+
+
+def _places_of_cluster(directory: Path) -> list[Path]:
+    places = (directory / f"broker-{n}" for n in itertools.count(1))
+    return list(itertools.takewhile(claimed, places))
 
 
 def claim(directory: Path) -> None:
@@ -186,21 +168,9 @@ def claim(directory: Path) -> None:
         raise LocalKafkaError(f"{directory} cannot be written: {exc.strerror}") from exc
 
 
-def prepare(directory: Path, port: int, settings: dict[str, str]) -> None:
+def prepare(directory: Path, properties: Mapping[str, str]) -> None:
     """Write the broker's settings, make room for its files and forget the last log."""
     claim(directory)  # again, now that the locks are ours: who ended a broker may have removed the folder meanwhile
-    controller_port = free_port(avoid=port)
-    properties = {
-        "process.roles": "broker,controller",
-        "node.id": "1",
-        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "controller.listener.names": "CONTROLLER",
-        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
-        "log.dirs": "data",
-    }
-    properties |= _DEFAULTS | settings
     shutil.rmtree(directory / "tmp", ignore_errors=True)
     (directory / "tmp").mkdir()
     for name in _LOGS:
@@ -213,14 +183,16 @@ def remove(directory: Path) -> None:
     """Remove what the broker and we made in the folder, and the folder if nothing else is there."""
     if not claimed(directory):
         return
+    for place in _places_of_cluster(directory):
+        remove(place)
     for name in _FILES:
         path = directory / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    if any(os.path.lexists(directory / name) for name in _FILES):  # what could not be removed stays known as ours
-        return
+    if _places_of_cluster(directory) or any(os.path.lexists(directory / name) for name in _FILES):
+        return  # what could not be removed stays known as ours
     for name in (_MARK, *_LOCKS):  # the locks last: who waits for one finds a folder without a mark, and sets it
         (directory / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
@@ -241,7 +213,8 @@ def tail(directory: Path, lines: int = 30) -> str:
 def data_bytes(directory: Path) -> int:
     """What the topics take on the disk. Kafka's index files are long but mostly holes, which do not count."""
     size = 0
-    for path in (directory / "data").rglob("*") if claimed(directory) else ():
+    files = (path for place in places_in(directory) for path in (place / "data").rglob("*"))
+    for path in files:
         with contextlib.suppress(FileNotFoundError):  # a running broker removes files while they are counted
             size += path.stat().st_blocks * 512
     return size
@@ -276,11 +249,20 @@ def find(directory: Path) -> State | None:
     return state if state.owner is None or state.owner_lives else None
 
 
-def format_storage(java: list[str], directory: Path, timeout: float) -> None:
-    """Make the storage of a new cluster, unless the folder has one."""
+def cluster_id(places: Iterable[Path]) -> str:
+    """The ID that the storage of these folders has, or a new one."""
+    for place in places:
+        with contextlib.suppress(FileNotFoundError):
+            found = re.search(r"(?m)^cluster\.id=(\S+)", (place / "data" / "meta.properties").read_text())
+            if found:
+                return found[1]
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+def format_storage(java: list[str], directory: Path, cluster: str, timeout: float) -> None:
+    """Make the storage of a new broker of that cluster, unless the folder has one."""
     if (directory / "data" / "meta.properties").exists():
         return
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     tool = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", "broker.properties"]
     try:
         done = subprocess.run(tool, cwd=directory, capture_output=True, text=True, timeout=timeout, check=False)
@@ -292,10 +274,11 @@ def format_storage(java: list[str], directory: Path, timeout: float) -> None:
         )
 
 
-def last_port(directory: Path) -> int | None:
-    """The port of the folder's last broker, so that its address stays the same where it can."""
+def last_ports(directory: Path) -> tuple[int, int] | None:
+    """The ports of the folder's last broker: for clients, and for the controllers of its cluster."""
     try:
-        found = re.search(r"(?m)^listeners=\w+://[^:]+:(\d+)", (directory / "broker.properties").read_text())
+        text = (directory / "broker.properties").read_text()
     except FileNotFoundError:
         return None
-    return int(found[1]) if found else None
+    found = re.search(r"(?m)^listeners=\w+://[^:]+:(\d+),CONTROLLER://[^:]+:(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else None

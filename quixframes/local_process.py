@@ -14,7 +14,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from quixframes.errors import LocalKafkaError
@@ -133,14 +133,14 @@ def refuse_taken(port: int) -> None:
         ) from exc
 
 
-def free_port(preferred: int | None = None, *, avoid: int | None = None) -> int:
+def free_port(preferred: int | None = None, *, avoid: Collection[int] = ()) -> int:
     """A free port, below those that the system gives to outgoing connections.
 
     One of those could be given away before the broker takes it; and a client that keeps calling a broker that is down
     would sooner or later be given the very port that it calls, and connect to itself.
     """
     for port in [preferred, *random.sample(range(20000, 32000), 500)]:
-        if port is not None and port != avoid:
+        if port is not None and port not in avoid:
             with contextlib.suppress(OSError):
                 _try(port)
                 return port

@@ -129,7 +129,7 @@ def test_a_throw_away_broker_leaves_neither_folder_nor_process(
         (supervisor,) = psutil.Process(pid).parents()[:1]
         assert supervisor.ppid() == os.getpid()
         supervisor.send_signal(harm)
-        monkeypatch.setattr("quixframes.local._GRACE", 0.5)
+        monkeypatch.setattr("quixframes.local_broker.GRACE", 0.5)
     assert birth(pid) is None
     assert not supervisor.is_running()
     assert not folder.exists()
