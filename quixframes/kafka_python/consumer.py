@@ -21,6 +21,7 @@ from kafka.structs import OffsetAndMetadata
 from quixframes.errors import BrokerError, ClosedError, CommitError, GroupMovedOnError, TopicNotFoundError
 from quixframes.kafka import Change, Offset, Partition, Polled, Rebalance, Revoking
 from quixframes.kafka_python.failures import is_passing, translated
+from quixframes.kafka_python.membership import Membership
 from quixframes.kafka_python.network import Client, Opening, settings_for
 from quixframes.settings import Connection, ReaderSettings, byte_count, seconds
 
@@ -145,12 +146,15 @@ class PythonConsumer:
         state = self._consumer._subscription.assignment.get(TopicPartition(*partition))
         return None if state is None or state.position is None else int(state.position.offset)
 
+    def membership(self) -> Membership:
+        """What a transactional producer needs to commit for this member, as it is now."""
+        found = self._consumer.group_metadata()
+        owned = frozenset(map(Partition._make, self._consumer.assignment())) - self._untold()
+        return Membership(found.group_id, found.generation_id, found.member_id, found.group_instance_id, owned)
+
     def lag(self, partition: Partition) -> int | None:
         at, end = self.position(partition), self._consumer.highwater(TopicPartition(*partition))
         return None if at is None or end is None else max(0, end - at)
-
-    def membership(self) -> object:
-        return None
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Return nothing of these partitions from ``poll``, and fetch nothing more of them."""
