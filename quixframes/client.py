@@ -209,8 +209,8 @@ class StreamingClient(Closing):
                 has to match: topics that are made later are found within some 10 s.
             consumer_group: instances that open the topic with the same group share its partitions, and go on where the
                 group has committed. None: reads all partitions, in no group, and cannot commit.
-            commit_settings: ``CommitMode.Manual``, ``CommitMode.Automatic`` (default: every 5 s or 5,000 rows), or a
-                :class:`~quixframes.CommitSettings`.
+            commit_settings: ``CommitMode.Manual``, ``CommitMode.Automatic`` (default: every 5 s or 5,000 rows; with
+                ``exactly_once`` every 200 ms), or a :class:`~quixframes.CommitSettings`.
             auto_offset_reset: where a group begins that has never committed: "earliest" (default) or "latest".
             start: instead of that, a moment for a group that has never committed (or for none): anything that
                 ``pandas.Timestamp`` takes. It is compared with the time at which messages arrived in Kafka, not with
@@ -243,7 +243,7 @@ class StreamingClient(Closing):
         if on_bad_message not in ("raise", "skip"):
             raise SettingsError(f"on_bad_message={on_bad_message!r} has to be 'raise' or 'skip'")
         subscription = Subscription.of(topic)
-        commit = CommitSettings.of(commit_settings)
+        commit = CommitSettings.of(commit_settings, exactly_once=exactly_once)
         begin = Start(AutoOffsetReset.of(auto_offset_reset), _milliseconds(start))
         reader = reader or ReaderSettings()
         admin = self._get_admin()

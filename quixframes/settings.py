@@ -182,9 +182,12 @@ class CommitSettings:
         whole_number(self.rows, "rows", least=1)
 
     @classmethod
-    def of(cls, value: CommitSettings | CommitMode) -> CommitSettings:
-        """The settings themselves, or those of a mode with its defaults."""
-        return value if isinstance(value, CommitSettings) else cls(mode=value)
+    def of(cls, value: CommitSettings | CommitMode, *, exactly_once: bool = False) -> CommitSettings:
+        """The settings themselves, or those of a mode with its defaults. Under exactly once, these are 200 ms and
+        1,000,000 rows: a transaction costs the same for few rows as for many, and its results wait for its end."""
+        if isinstance(value, CommitSettings):
+            return value
+        return cls(mode=value, every="200ms", rows=1_000_000) if exactly_once else cls(mode=value)
 
 
 @dataclass(frozen=True, slots=True)

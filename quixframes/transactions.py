@@ -124,7 +124,7 @@ class TransactionalCommits(Commits):
                 offsets = {a: at for a in self._poller.assignments.values() if (at := a.uncommitted) is not None}
             places = {assignment.partition: at for assignment, at in offsets.items()}
             left = max(0.1, deadline - time.monotonic())
-            self._producer.commit_transaction(places, self._poller.membership(), left)
+            self._producer.commit_transaction(places, self._poller.membership, left)
         except BaseException as exc:
             self._undo(finished)
             self._abort()

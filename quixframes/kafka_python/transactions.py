@@ -28,6 +28,7 @@ from quixframes.errors import (
     ClosedError,
     FencedError,
     GroupMovedOnError,
+    QuixframesError,
     SettingsError,
     TransactionError,
 )
@@ -41,6 +42,8 @@ from quixframes.settings import Connection, WriterSettings, seconds
 
 __all__ = ["PythonTransactionalProducer"]
 
+_REJOINING = 5.0  # seconds that a member may take to learn of its group's new generation
+_REJOINING_LOOK = 0.02
 _SLACK = 1.0  # seconds that the IO thread has to notice that an attempt's time is over
 
 
@@ -56,7 +59,7 @@ class PythonTransactionalProducer(PythonProducer):
         )
         self._transaction_timeout = settings.transaction_timeout
         # Guarded by the lock:
-        self._failure: BrokerError | None = None  # why the transaction, or everything, is over
+        self._failure: QuixframesError | None = None  # why the transaction, or everything, is over
         self._held = False  # sends wait
         # The IO thread's:
         self._added: set[TopicPartition] = set()
@@ -85,13 +88,16 @@ class PythonTransactionalProducer(PythonProducer):
             raise translated(exc, doing) from exc
         return found
 
-    def commit_transaction(self, offsets: Mapping[Partition, Offset], membership: object, timeout: float) -> None:
+    def commit_transaction(
+        self, offsets: Mapping[Partition, Offset], membership: Callable[[], object], timeout: float
+    ) -> None:
         """Wait until everything sent is acknowledged, commit ``offsets`` with it, and end the transaction."""
         attempt = Attempt(time.monotonic() + timeout)
         with self._holding():
             self._attempt = attempt
             try:
-                self._check_owned(offsets, membership)
+                if offsets:
+                    self._check_owned(offsets, membership())
                 # The offsets go while the messages are under way.
                 offered = self._net.call_soon_with_future(self._offer, offsets, membership, attempt)
                 if not self.flush(timeout):
@@ -153,14 +159,13 @@ class PythonTransactionalProducer(PythonProducer):
                 self._held = False
                 self._lock.notify_all()
 
-    def _check_owned(self, offsets: Mapping[Partition, Offset], membership: object) -> None:
-        if not offsets:
-            return
+    def _check_owned(self, offsets: Mapping[Partition, Offset], membership: object) -> Membership:
         if not isinstance(membership, Membership):
             raise TypeError(f"membership={membership!r} has to come from the Consumer.membership of the same transport")
         gone = [str(partition) for partition in offsets if partition not in membership.owned]
         if gone:
             raise GroupMovedOnError(f"group {membership.group!r} moved on: {', '.join(gone)} went or came anew")
+        return membership
 
     def _look_whether_fenced(self, attempt: Attempt) -> None:
         """Raise FencedError if that is why the transaction failed."""
@@ -191,7 +196,7 @@ class PythonTransactionalProducer(PythonProducer):
 
     # On any thread.
 
-    def _fail(self, error: BrokerError) -> None:
+    def _fail(self, error: QuixframesError) -> None:
         """The transaction is over: what is on its way fails."""
         with self._lock:
             if self._failure is None:
@@ -267,11 +272,25 @@ class PythonTransactionalProducer(PythonProducer):
                 self._adding = None
             self._soon()
 
-    async def _offer(self, offsets: Mapping[Partition, Offset], membership: Membership, attempt: Attempt) -> None:
-        if offsets:
-            assert self._identity is not None
-            self._began = True
-            await self._requests.commit_offsets(self._identity, offsets, membership, attempt)
+    async def _offer(
+        self, offsets: Mapping[Partition, Offset], membership: Callable[[], object], attempt: Attempt
+    ) -> None:
+        if not offsets:
+            return
+        assert self._identity is not None
+        self._began = True
+        patience = time.monotonic() + _REJOINING
+        while True:
+            member = self._check_owned(offsets, membership())
+            try:
+                await self._requests.commit_offsets(self._identity, offsets, member, attempt)
+                return
+            except theirs.IllegalGenerationError:
+                # The group has shared itself out anew, and this member may not have heard yet that it keeps what it
+                # has: most rebalances of a cooperative group are of this kind.
+                if time.monotonic() > patience:
+                    raise
+            await self._net.sleep(_REJOINING_LOOK)
 
     async def _commit(self, offered: Any, attempt: Attempt) -> None:
         assert self._identity is not None
@@ -327,7 +346,7 @@ class _EpochError(TransactionError):
 _NUMBERS = (*FENCED, theirs.OutOfOrderSequenceNumberError, theirs.UnknownProducerIdError)
 
 
-def _as_told(failure: BrokerError) -> BrokerError:
+def _as_told(failure: QuixframesError) -> QuixframesError:
     """What a commit raises where the transaction failed for this reason."""
     if isinstance(failure, (GroupMovedOnError, FencedError)):
         return failure
