@@ -180,5 +180,5 @@ class Assembler:
             self._release(key, release)
 
     def _release(self, key: _Key, release: Release, closed: StreamEndType | None = None) -> None:
-        claim = Claim(key[0], release.pieces, release.batch.num_rows)
+        claim = Claim.of(key[0], release, ended=closed is not None)
         self.ready.append(RowBatch(release, self._open[key].reader, self._frames, claim, self._commit, closed))

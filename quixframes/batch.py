@@ -191,7 +191,7 @@ class RowBatch:
     @property
     def entries(self) -> int:
         """How much there is to be finished in it: its rows, its events, and its stream's end."""
-        return sum(piece.stop - piece.start for piece in self._claim.pieces)
+        return len(self) + sum(int(events.num_rows) for events in self._event_batches) + (self.closed is not None)
 
     def __len__(self) -> int:
         return int(self._batch.num_rows)
@@ -219,12 +219,31 @@ class Claim:
     assignment: Assignment
     pieces: tuple[Piece, ...]
     rows: int
+    filtered: int
+    """Rows of its pieces that a filter removed, and that are finished with the others."""
+
+    @classmethod
+    def of(cls, assignment: Assignment, release: Release, *, ended: bool) -> Claim:
+        """What is released, with or without the end of its stream."""
+        rows = int(release.batch.num_rows)
+        content = rows + sum(int(events.num_rows) for events in release.events) + ended
+        return cls(assignment, release.pieces, rows, sum(p.stop - p.start for p in release.pieces) - content)
 
     def finish(self) -> int:
         """Mark the rows as processed; how many of them were not finished before."""
-        rows = self.assignment.finish(self.pieces)
+        rows = self._finish()
         self.assignment.account.processed += rows
         return rows
+
+    def finish_dead(self) -> None:
+        """Mark the rows as finished by dead letters."""
+        self.assignment.account.dead_lettered += self._finish()
+
+    def _finish(self) -> int:
+        rows = self.assignment.finish(self.pieces)
+        filtered = min(rows, self.filtered)
+        self.assignment.account.filtered += filtered
+        return rows - filtered
 
 
 def messages_of(batch: RowBatch, limit: int) -> list[MadeRecord]:

@@ -302,7 +302,7 @@ class LetterDesk:
             self._letters.raise_failures()
         with self._lock:
             if claim.assignment.owned:
-                claim.assignment.account.dead_lettered += claim.assignment.finish(claim.pieces)
+                claim.finish_dead()
                 self._finished += claim.rows
 
     def send_again(self) -> None:

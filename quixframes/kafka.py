@@ -209,7 +209,8 @@ class TransactionalProducer(Producer, Protocol):
         """Wait until everything sent is acknowledged, commit ``offsets`` with it, and end the transaction.
 
         ``membership`` is the reader's ``Consumer.membership``, by which the cluster knows that the offsets are still
-        its to commit; an adapter may ask again where the group has just shared itself out anew. Where nothing was sent, the offsets alone are committed, in the same way.
+        its to commit; an adapter may ask again where the group has just shared itself out anew. Where nothing was sent,
+        the offsets alone are committed, in the same way.
 
         After an error the caller calls ``abort_transaction``; and asks what the group has committed, since nobody may
         have been told whether it came off.

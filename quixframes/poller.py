@@ -395,6 +395,7 @@ class Poller:
                 self.bytes_read += size
             for at, assignment in self.assignments.items():
                 assignment.position = self._consumer.position(at) or assignment.position
+                assignment.behind = self._consumer.lag(at)
             if chunk or polled.rebalances:
                 self._changed.notify_all()
 
@@ -551,8 +552,6 @@ class Poller:
         if now >= self._next_look:
             self._next_look = now + _LOOK_EVERY
             self.outage.note(self._consumer.trouble(), now)
-            for at, assignment in self.assignments.items():
-                assignment.behind = self._consumer.lag(at)
         if self._subscription.pattern is not None and self.has_group and now >= self._next_topics:
             self._next_topics = now + _TOPICS_EVERY
             topics = self._subscription.topics(self._admin)

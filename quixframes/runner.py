@@ -42,7 +42,7 @@ class Summary:
     streams count as rows there, as in :meth:`~quixframes.InputTopic.accounts`.
 
     Attributes:
-        rows_in: taken in from the source.
+        rows_in: taken in from the source, or held by it from before.
         processed: finished by the model.
         dead: sent to the dead letters.
         filtered: removed by a filter.
@@ -221,12 +221,12 @@ class _Work:
         summary = self._summary(begun)
         return replace(
             summary,
-            rows_in=counts["rows_in"],
+            rows_in=counts["rows_in"] + int(before["held"]),
             processed=counts["processed"],
             dead=counts["dead_lettered"],
             filtered=counts["filtered"],
             let_go=counts["let_go"],
-            held=counts["held"],
+            held=int(after["held"]),
             commits=source.commits - commits,
             lag=source.lag,
             ended=ended,
