@@ -28,6 +28,7 @@ from quixframes.errors import (
     ClosedError,
     FencedError,
     GroupMovedOnError,
+    QuixframesError,
     SettingsError,
     TransactionError,
 )
@@ -56,7 +57,7 @@ class PythonTransactionalProducer(PythonProducer):
         )
         self._transaction_timeout = settings.transaction_timeout
         # Guarded by the lock:
-        self._failure: BrokerError | None = None  # why the transaction, or everything, is over
+        self._failure: QuixframesError | None = None  # why the transaction, or everything, is over
         self._held = False  # sends wait
         # The IO thread's:
         self._added: set[TopicPartition] = set()
@@ -102,7 +103,7 @@ class PythonTransactionalProducer(PythonProducer):
                 self._run(self._commit, offered, attempt)
             except BaseException as exc:
                 attempt.called_off = True
-                self._fail(exc if isinstance(exc, BrokerError) else TransactionError(f"{self._what}: {exc!r}"))
+                self._fail(exc if isinstance(exc, QuixframesError) else TransactionError(f"{self._what}: {exc!r}"))
                 raise
 
     def abort_transaction(self, timeout: float) -> None:
@@ -191,7 +192,7 @@ class PythonTransactionalProducer(PythonProducer):
 
     # On any thread.
 
-    def _fail(self, error: BrokerError) -> None:
+    def _fail(self, error: QuixframesError) -> None:
         """The transaction is over: what is on its way fails."""
         with self._lock:
             if self._failure is None:
@@ -201,7 +202,7 @@ class PythonTransactionalProducer(PythonProducer):
 
     def _finish(self, messages: Iterable[Message], error: Exception | None) -> None:
         if error is not None and self._failure is None:
-            self._fail(error if isinstance(error, BrokerError) else TransactionError(str(error)))
+            self._fail(error if isinstance(error, QuixframesError) else TransactionError(str(error)))
         super()._finish(messages, error)
 
     # On the IO thread.
@@ -327,7 +328,7 @@ class _EpochError(TransactionError):
 _NUMBERS = (*FENCED, theirs.OutOfOrderSequenceNumberError, theirs.UnknownProducerIdError)
 
 
-def _as_told(failure: BrokerError) -> BrokerError:
+def _as_told(failure: QuixframesError) -> BrokerError:
     """What a commit raises where the transaction failed for this reason."""
     if isinstance(failure, (GroupMovedOnError, FencedError)):
         return failure
