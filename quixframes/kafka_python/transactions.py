@@ -96,10 +96,9 @@ class PythonTransactionalProducer(PythonProducer):
         with self._holding():
             self._attempt = attempt
             try:
-                if offsets:
-                    self._check_owned(offsets, membership())
+                member = self._check_owned(offsets, membership()) if offsets else None
                 # The offsets go while the messages are under way.
-                offered = self._net.call_soon_with_future(self._offer, offsets, membership, attempt)
+                offered = self._net.call_soon_with_future(self._offer, offsets, member, membership, attempt)
                 if not self.flush(timeout):
                     raise TransactionError(f"{self._what}: not everything was acknowledged within {timeout:g} s")
                 if self._failure is not None:
@@ -108,7 +107,7 @@ class PythonTransactionalProducer(PythonProducer):
                 self._run(self._commit, offered, attempt)
             except BaseException as exc:
                 attempt.called_off = True
-                self._fail(exc if isinstance(exc, BrokerError) else TransactionError(f"{self._what}: {exc!r}"))
+                self._fail(exc if isinstance(exc, QuixframesError) else TransactionError(f"{self._what}: {exc!r}"))
                 raise
 
     def abort_transaction(self, timeout: float) -> None:
@@ -206,7 +205,7 @@ class PythonTransactionalProducer(PythonProducer):
 
     def _finish(self, messages: Iterable[Message], error: Exception | None) -> None:
         if error is not None and self._failure is None:
-            self._fail(error if isinstance(error, BrokerError) else TransactionError(str(error)))
+            self._fail(error if isinstance(error, QuixframesError) else TransactionError(str(error)))
         super()._finish(messages, error)
 
     # On the IO thread.
@@ -273,15 +272,18 @@ class PythonTransactionalProducer(PythonProducer):
             self._soon()
 
     async def _offer(
-        self, offsets: Mapping[Partition, Offset], membership: Callable[[], object], attempt: Attempt
+        self,
+        offsets: Mapping[Partition, Offset],
+        member: Membership | None,
+        membership: Callable[[], object],
+        attempt: Attempt,
     ) -> None:
-        if not offsets:
+        if member is None:
             return
         assert self._identity is not None
         self._began = True
         patience = time.monotonic() + _REJOINING
         while True:
-            member = self._check_owned(offsets, membership())
             try:
                 await self._requests.commit_offsets(self._identity, offsets, member, attempt)
                 return
@@ -291,6 +293,7 @@ class PythonTransactionalProducer(PythonProducer):
                 if time.monotonic() > patience:
                     raise
             await self._net.sleep(_REJOINING_LOOK)
+            member = self._check_owned(offsets, membership())
 
     async def _commit(self, offered: Any, attempt: Attempt) -> None:
         assert self._identity is not None
@@ -346,7 +349,7 @@ class _EpochError(TransactionError):
 _NUMBERS = (*FENCED, theirs.OutOfOrderSequenceNumberError, theirs.UnknownProducerIdError)
 
 
-def _as_told(failure: QuixframesError) -> QuixframesError:
+def _as_told(failure: QuixframesError) -> BrokerError:
     """What a commit raises where the transaction failed for this reason."""
     if isinstance(failure, (GroupMovedOnError, FencedError)):
         return failure

@@ -102,7 +102,8 @@ def test_a_member_that_was_away_for_longer_than_its_session_starts_anew_from_wha
         write(transport, connection, topic, 1, first=100)
         if back_by == "commit":
             # What a commit does that comes upon a rebalance.
-            assert not consumer._still_owns({place: Offset(20)}, 10_000)
+            consumer._member.settle(10)
+            assert not consumer._member.owned()
             with pytest.raises(GroupMovedOnError):
                 consumer.commit({place: Offset(20)})
         away.poll_until(lambda: bool(away.records))
@@ -156,7 +157,7 @@ def test_a_commit_that_a_rebalance_holds_up_ends_within_its_time(
             raise theirs.RebalanceInProgressError()
 
         monkeypatch.setattr(consumer._consumer, "commit", commit)
-        monkeypatch.setattr(consumer._consumer._coordinator, "poll", lambda timeout_ms: time.sleep(timeout_ms / 1000))
+        monkeypatch.setattr(consumer._member, "settle", time.sleep)
         start = time.monotonic()
         with pytest.raises(CommitError):
             consumer.commit({Partition(topic, 0): Offset(1)})
@@ -168,8 +169,9 @@ def change_of_mind(consumer: KafkaConsumer, poll: Callable[[], object]) -> bool:
     coordinator = consumer._coordinator
     snapshot = coordinator._metadata_snapshot
     coordinator._metadata_snapshot = {**snapshot, "another": {0}}
+    before = coordinator._generation.generation_id
     poll()
-    assert coordinator.rejoining
+    wait_until(lambda: coordinator.rejoining or coordinator._generation.generation_id > before)
     coordinator._metadata_snapshot = snapshot
     deadline = time.monotonic() + 2
     while coordinator.rejoining and time.monotonic() < deadline:
