@@ -153,6 +153,16 @@ class Outputs:
         for topic in self.topics:
             topic._raise_failures()
 
+    def take_failures(self) -> list[DeliveryError]:
+        """What has failed and was not told yet, which the caller tells."""
+        found: list[DeliveryError] = []
+        for topic in self.topics:
+            try:
+                topic._raise_failures()
+            except DeliveryError as exc:
+                found.append(exc)
+        return found
+
     def begin_transactions(self, producer: TransactionalProducer) -> None:
         """Write through this producer from now on. What was written before is acknowledged first."""
         self.flush(seconds(self.settings.delivery_timeout) + 5)

@@ -127,8 +127,10 @@ class TransactionalCommits(Commits):
             self._producer.commit_transaction(places, self._poller.membership, left)
         except BaseException as exc:
             self._undo(finished)
+            failures = self._outputs.take_failures()
             self._abort()
-            self._outputs.raise_failures()
+            if failures:
+                raise failures[0] from exc
             if isinstance(exc, GroupMovedOnError):
                 self._poller.moved_on(exc)
                 return False
@@ -162,5 +164,6 @@ class TransactionalCommits(Commits):
             raise
         except QuixframesError as exc:
             log.warning("topic %s: the abort did not come off, and is tried again: %s", self._name, exc)
+        self._outputs.take_failures()  # of messages that were on their way
         if self._poller.error is None:
             self._poller.rewind(COMMIT_TIMEOUT)
