@@ -1,0 +1,7 @@
+"""Transactions."""
+
+from quixframes.confluent.producer import ConfluentProducer
+
+
+class ConfluentTransactional(ConfluentProducer):
+    """To come."""
