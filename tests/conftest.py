@@ -51,6 +51,38 @@ def broker_address(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
+def faulty_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qf.LocalKafka]:
+    """The broker behind ``own_kafka``."""
+    # A broker that was killed is let back in when its old session has ended: soon, so that tests need not wait.
+    settings = {"broker.session.timeout.ms": 1000, "broker.heartbeat.interval.ms": 200}
+    # And members of groups are given up as soon, where a test asks for it.
+    settings["group.min.session.timeout.ms"] = 1000
+    with qf.LocalKafka(tmp_path_factory.mktemp("faulty"), keep=False, settings=settings) as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def own_kafka(faulty_kafka: qf.LocalKafka) -> Iterator[qf.LocalKafka]:
+    """A broker to be frozen and killed: each test gets it running."""
+    if not faulty_kafka.running:
+        faulty_kafka.restart()
+    yield faulty_kafka
+    if faulty_kafka.running:
+        faulty_kafka.resume()
+
+
+@pytest.fixture(scope="session")
+def guarded_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qf.LocalKafka]:
+    """A broker that keeps permissions: everything is allowed that ``forbid`` does not forbid."""
+    settings = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+    }
+    with qf.LocalKafka(tmp_path_factory.mktemp("guarded"), keep=False, settings=settings) as kafka:
+        yield kafka
+
+
+@pytest.fixture(scope="session")
 def session_client(broker_address: str) -> Iterator[qf.StreamingClient]:
     """A client for making topics and looking at them."""
     with qf.StreamingClient(broker_address) as client:

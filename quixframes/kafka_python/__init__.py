@@ -2,7 +2,7 @@
 
 This package is the only one that imports kafka-python. It implements the Protocols of :mod:`quixframes.kafka`, raises
 errors of :mod:`quixframes.errors` only, and is where each of the client's measured defects is met once, by the smallest
-sound means. ``tests/kafka_python`` shows each defect in the bare client beside our freedom from it.
+sound means. ``tests/kafka_python`` shows each defect in the bare client; ``tests/adapters``, our freedom from it.
 
 kafka-python logs each lost connection and each try of a new one, as warnings and errors of the loggers below "kafka".
 They are left as they are: ``logging.getLogger("kafka").setLevel(logging.CRITICAL)`` silences them, and nothing is lost
