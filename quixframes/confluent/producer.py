@@ -278,6 +278,9 @@ class ConfluentProducer:
         assert message is not None
         topic, key, value, headers, _ = message
         try:
+            for name, _ in headers:
+                if not name.isascii():
+                    name.encode()  # confluent-kafka ends the whole process over a name that has no UTF-8
             self._begin()
             while True:
                 client = self._client
