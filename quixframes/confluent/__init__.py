@@ -47,4 +47,4 @@ class Confluent:
 
 
 if TYPE_CHECKING:  # the adapters are what the Protocols ask for
-    _TRANSPORT: Transport = Confluent()  # type: ignore
+    _TRANSPORT: Transport = Confluent()

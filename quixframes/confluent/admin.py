@@ -19,6 +19,7 @@ __all__ = ["ConfluentAdmin"]
 
 _DEFAULT_MESSAGE_LIMIT = 1_048_588  # Kafka's own; for principals that may not see the topic's settings
 _PAUSE = 0.02  # seconds between two looks at a topic that is being made
+_SPEC: Any = OffsetSpec  # its types are there in part
 # Brokers do not say in a list of topics which of them are their own.
 _INTERNAL = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
 
@@ -29,7 +30,8 @@ class ConfluentAdmin:
     def __init__(self, connection: Connection) -> None:
         self._patience = seconds(connection.connect_timeout)
         self._opening = Opening(connection)
-        self._client: Any = AdminClient({**settings_for(connection), "error_cb": self._opening})
+        settings: dict[str, Any] = {**settings_for(connection), "error_cb": self._opening}
+        self._client: Any = AdminClient(settings)
         try:
             self._opening.check(self._client)
         except BaseException:
@@ -61,9 +63,7 @@ class ConfluentAdmin:
         doing = f"topic {topic!r} cannot be created"
         if partitions < 1:
             raise BrokerError(f"{doing}: the number of partitions cannot be {partitions}")
-        wanted = NewTopic(
-            topic, partitions, -1 if replication is None else replication, config=dict(settings)
-        )
+        wanted = NewTopic(topic, partitions, -1 if replication is None else replication, config=dict(settings))
         in_doubt = False  # whether an earlier try may have been heard although nobody said so
 
         def make(left: float) -> None:
@@ -111,16 +111,16 @@ class ConfluentAdmin:
 
     def beginnings(self, topic: str) -> dict[int, int]:
         """The first retained offset of each partition."""
-        return self._offsets(topic, OffsetSpec.earliest(), committed_only=False)
+        return self._offsets(topic, _SPEC.earliest(), committed_only=False)
 
     def ends(self, topic: str, *, committed_only: bool = True) -> dict[int, int]:
         """The offset after the last message of each partition (with ``committed_only``: after the last stable one)."""
-        return self._offsets(topic, OffsetSpec.latest(), committed_only=committed_only)
+        return self._offsets(topic, _SPEC.latest(), committed_only=committed_only)
 
     def offsets_at(self, topic: str, timestamp_ms: int) -> dict[int, int]:
         """The first offset of each partition whose message has this broker time or a later one; its end if none has."""
         ends = self.ends(topic)  # first: a message that comes in between the two is of that time, and not passed over
-        found = self._offsets(topic, OffsetSpec.for_timestamp(timestamp_ms), committed_only=True)
+        found = self._offsets(topic, _SPEC.for_timestamp(timestamp_ms), committed_only=True)
         return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
 
     def close(self, timeout: float) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from quixframes.confluent.failures import MOVED, UNKNOWN_TOPIC, error_in, is_passing, translated
+from quixframes.confluent.failures import UNKNOWN_TOPIC, error_in, is_passing, translated
 from quixframes.confluent.opening import Opening, settings_for, within
 from quixframes.confluent.records import Place, ReadRecord, Statistics
 from quixframes.errors import (
@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 
 _COMMIT_TIMEOUT = 5.0  # seconds that a commit may take before it counts as failed
 _LAST_COMMIT_TIMEOUT = 3.0  # ... and the one made while partitions are handed over: the whole group waits for it
+_NEXT_GENERATION = 1.0  # ... and how long it may be told that its generation is over
 _SILENCE = 4.0  # seconds without a word from a broker that mean trouble; idle connections speak every _REFRESH
 _REFRESH = 2.0  # seconds between two looks at the topics' metadata, which are also a sign of life
 _PAUSE = 0.05  # seconds between two tries of what fails at once
@@ -240,9 +241,7 @@ class ConfluentConsumer:
             self._consumer.incremental_unassign([at])
             self._consumer.incremental_assign([at])
         else:
-            self._consumer.assign(
-                [TopicPartition(*other, its.position) for other, its in self._places.items()]
-            )
+            self._consumer.assign([TopicPartition(*other, its.position) for other, its in self._places.items()])
             self._hush(other for other, its in self._places.items() if its.silent)
         self._consumer.resume([at])
 
@@ -327,17 +326,18 @@ class ConfluentConsumer:
     def _commit(self, offsets: Mapping[Partition, Offset], timeout: float) -> None:
         """A rebalance in progress is seen through: in a cooperative one most partitions stay where they are.
 
-        librdkafka takes part in it in the background, up to where partitions change hands, which it asks us for.
+        librdkafka takes part in it in the background, up to where partitions change hands, which it asks us for. A
+        commit waits behind its request to join, and is answered with "illegal generation" when that has come off: the
+        next one is of the new generation. A member that was given up hears something else.
         """
         doing = f"group {self._group!r} could not commit"
-        theirs = [TopicPartition(*at, offset.offset, metadata=offset.metadata) for at, offset in offsets.items()]
+        theirs = [TopicPartition(*at, offset.offset, offset.metadata) for at, offset in offsets.items()]
         deadline = time.monotonic() + timeout
         consumer = self._consumer
+        give_up = deadline
         while True:
             try:
-                done = within(
-                    deadline - time.monotonic(), lambda: consumer.commit(offsets=theirs, asynchronous=False)
-                )
+                done = within(deadline - time.monotonic(), lambda: consumer.commit(offsets=theirs, asynchronous=False))
                 for at in done:
                     if at.error is not None:
                         raise KafkaException(at.error)
@@ -347,9 +347,11 @@ class ConfluentConsumer:
             except Exception as exc:
                 error = error_in(exc)
                 code = None if error is None else error.code()
-                passing = code in (KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION) or is_passing(exc)
-                left = deadline - time.monotonic()
-                if not passing or left < _PAUSE or (code in MOVED and left < timeout - 1.0):
+                if code == KafkaError.ILLEGAL_GENERATION:
+                    give_up = min(give_up, time.monotonic() + _NEXT_GENERATION)
+                elif code != KafkaError.REBALANCE_IN_PROGRESS and not is_passing(exc):
+                    give_up = 0.0
+                if time.monotonic() + _PAUSE >= give_up:
                     failure = translated(exc, doing)
                     if not isinstance(failure, (CommitError, FencedError)):
                         failure = CommitError(str(failure))

@@ -33,9 +33,7 @@ class _Kind(NamedTuple):
 
 _DENIED = _Kind(AccessDeniedError, "the cluster refuses it: the principal lacks the permission (ACL) for it")
 _SILENT = _Kind(BrokerUnavailableError, "no broker answered in time")
-_PLAIN = _Kind(
-    TlsError, "what answers there does not speak plain Kafka: perhaps it is a TLS port, or no broker at all"
-)
+_PLAIN = _Kind(TlsError, "what answers there does not speak plain Kafka: perhaps it is a TLS port, or no broker at all")
 _FORGOTTEN = _Kind(
     BrokerError,
     "the broker no longer knows which messages it has had from this producer, so they may or may not have arrived",
@@ -77,7 +75,7 @@ _TABLE: Mapping[int, _Kind] = {
         AuthenticationError, "the login was refused: check the user, the password or token, and the mechanism"
     ),
     _E.UNSUPPORTED_SASL_MECHANISM: _Kind(AuthenticationError, "the broker does not offer this login mechanism"),
-    _E._SSL: _Kind(TlsError, "no trusted, encrypted connection could be made"),
+    _E._SSL: _PLAIN,
     _E._BAD_MSG: _PLAIN,
     **dict.fromkeys(UNKNOWN_TOPIC, _UNKNOWN),
     _E.TOPIC_EXCEPTION: _Kind(
@@ -107,9 +105,7 @@ _TABLE: Mapping[int, _Kind] = {
     _E._UNSUPPORTED_FEATURE: _Kind(BrokerError, "the broker is too old for it: Kafka 2.5 or newer is needed"),
     _E.UNSUPPORTED_VERSION: _Kind(BrokerError, "the broker is too old for it: Kafka 2.5 or newer is needed"),
     _E.TOPIC_ALREADY_EXISTS: _Kind(BrokerError, "the topic exists already"),
-    _E.INVALID_REPLICATION_FACTOR: _Kind(
-        BrokerError, "the cluster has fewer brokers than the replication asks for"
-    ),
+    _E.INVALID_REPLICATION_FACTOR: _Kind(BrokerError, "the cluster has fewer brokers than the replication asks for"),
     _E.INVALID_PARTITIONS: _Kind(BrokerError, "the number of partitions cannot be"),
     _E.INVALID_CONFIG: _Kind(BrokerError, "a setting of the topic is unknown or cannot have this value"),
     _E._MSG_TIMED_OUT: _SILENT,

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -26,8 +27,13 @@ _T = TypeVar("_T")
 REQUEST_TIMEOUT = 10.0
 """Seconds after which a silent broker is tried again over a new connection."""
 
-_PATIENCE = 2.0  # seconds that an address may refuse connections before opening fails: a broker may just be starting
+# Seconds that an address may refuse connections before opening fails, since a broker may just be starting. librdkafka
+# tries once a second.
+_PATIENCE = 2.2
 _PROBE = "__consumer_offsets"  # a topic to ask for, which says that a broker understands us: any name would do
+_QUESTION = bytes.fromhex("0000000b 0012 0000 00000000 0001 71")  # which requests do you know? Every broker tells.
+_TLS_ALERT = b"\x15\x03"
+_FINAL = (TlsError, AuthenticationError)  # what trying again cannot mend
 _log = logging.getLogger("quixframes.confluent")
 
 
@@ -91,6 +97,7 @@ class Opening:
     """What one client tells of its connections: its errors, as they come. Given to it as ``error_cb``."""
 
     def __init__(self, connection: Connection) -> None:
+        self._addresses = connection.brokers
         self._where = ", ".join(connection.brokers)
         self._patience = seconds(connection.connect_timeout)
         self.reason: KafkaError | None = None
@@ -103,9 +110,9 @@ class Opening:
             self.fatal = error
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._all_down = True
-        elif not isinstance(translated(error, ""), (TlsError, AuthenticationError)) and self._is_final():
-            pass  # what says more came first
-        else:
+            if self.reason is None and self._speaks_tls():
+                self.reason = KafkaError(KafkaError._SSL, "a TLS alert came back: this is a TLS port")
+        elif isinstance(translated(error, ""), _FINAL) or not self._is_final():  # else what says more came first
             self.reason = error
 
     def because(self) -> str:
@@ -142,12 +149,25 @@ class Opening:
 
     def _is_final(self) -> bool:
         """Whether trying again cannot mend it."""
-        return self.reason is not None and isinstance(
-            translated(self.reason, ""), (TlsError, AuthenticationError)
-        )
+        return self.reason is not None and isinstance(translated(self.reason, ""), _FINAL)
+
+    def _speaks_tls(self) -> bool:
+        """Whether what hangs up on us says in TLS that it wants TLS. librdkafka gives no reason for being hung up on."""
+        return any(_answer(address)[:2] == _TLS_ALERT for address in self._addresses)
 
     def _doing(self) -> str:
         return f"no Kafka broker could be reached at {self._where}"
+
+
+def _answer(address: str) -> bytes:
+    """What a broker's first words are, where it has any."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=0.5) as connected:
+            connected.sendall(_QUESTION)
+            return connected.recv(16)
+    except OSError:
+        return b""
 
 
 class _Log:

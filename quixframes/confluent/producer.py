@@ -111,7 +111,7 @@ class ConfluentProducer:
         self._client, self._opening = self._made()
         try:
             self._opening.check(self._client)
-            self._prepare()
+            self._prepare(time.monotonic() + seconds(connection.connect_timeout))
         except BaseException:
             self._discard(1.0)
             raise
@@ -140,7 +140,7 @@ class ConfluentProducer:
         opening = Opening(self._connection)
         return Producer({**self._settings, "error_cb": opening}), opening
 
-    def _prepare(self) -> None:
+    def _prepare(self, deadline: float) -> None:
         """What else has to be done before anything can be sent."""
 
     def send(self, message: Outgoing, on_done: Callable[[Exception | None], None]) -> None:
@@ -452,7 +452,9 @@ class ConfluentProducer:
         """Put another client in the place of one that sends no more; whether there is one. Called with the lock
         held."""
         if client is self._client:
-            _log.warning("librdkafka gave up (%s): what it had not delivered fails, and a new one begins", self._opening.fatal)
+            _log.warning(
+                "librdkafka gave up (%s): what it had not delivered fails, and a new one begins", self._opening.fatal
+            )
             self._client, self._opening = self._made()
             threading.Thread(target=self._bury, args=(client,), name="quixframes-confluent-end", daemon=True).start()
         return True
