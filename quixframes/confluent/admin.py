@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from quixframes.confluent.failures import UNKNOWN_TOPIC, error_in, is_passing, translated
 from quixframes.confluent.opening import Opening, settings_for, within
@@ -31,7 +32,7 @@ class ConfluentAdmin:
         self._patience = seconds(connection.connect_timeout)
         self._opening = Opening(connection)
         settings: dict[str, Any] = {**settings_for(connection), "error_cb": self._opening}
-        self._client: Any = AdminClient(settings)
+        self._client: Any = self._opening.made(AdminClient, settings)
         try:
             self._opening.check(self._client)
         except BaseException:
@@ -126,10 +127,8 @@ class ConfluentAdmin:
     def close(self, timeout: float) -> None:
         """End."""
         end, self._client = [self._client], None
-        try:
+        with contextlib.suppress(TimeoutError):  # its threads end by themselves, soon after
             within(timeout, end.clear)
-        except TimeoutError:
-            pass  # its threads end by themselves, soon after
 
     def _look(self, topic: str, doing: str) -> Any:
         def look(left: float) -> Any:
@@ -139,7 +138,7 @@ class ConfluentAdmin:
 
     def _topic_settings(self, topic: str, doing: str) -> dict[str, str]:
         """Its settings; none where they may not be seen."""
-        wanted = ConfigResource(ResourceType.TOPIC, topic)
+        wanted = ConfigResource(ConfigResource.Type.TOPIC, topic)
 
         def look(left: float) -> dict[str, str]:
             found = self._client.describe_configs([wanted], request_timeout=left)[wanted].result(left + 1)

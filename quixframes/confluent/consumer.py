@@ -84,7 +84,7 @@ class ConfluentConsumer:
         self._closed = False
         self._statistics = Statistics()
         self._opening = Opening(connection)
-        self._consumer: Any = Consumer(self._settings_of(connection, settings))
+        self._consumer: Any = self._opening.made(Consumer, self._settings_of(connection, settings))
         try:
             self._opening.check(self._consumer)
         except BaseException:
@@ -120,6 +120,8 @@ class ConfluentConsumer:
             # The poller thread polls all the time, however long the model takes.
             "max.poll.interval.ms": max(300_000, session),
             "partition.assignment.strategy": settings.assignment,
+            # It has to be below the next but one; it is about what is written.
+            "message.max.bytes": 64 * 1024,
             "fetch.message.max.bytes": min(_PARTITION_FETCH, prefetch // 2),
             "fetch.max.bytes": min(_FETCH, prefetch // 2),
             "queued.max.messages.kbytes": min(_QUEUE, prefetch // 2) // 1024,

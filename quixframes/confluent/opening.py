@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 
 from quixframes.confluent.failures import translated
-from quixframes.errors import AuthenticationError, BrokerUnavailableError, TlsError
+from quixframes.errors import AuthenticationError, BrokerUnavailableError, SettingsError, TlsError
 from quixframes.settings import Connection, seconds
 
 __all__ = ["REQUEST_TIMEOUT", "Opening", "settings_for", "within"]
@@ -119,6 +119,17 @@ class Opening:
         """The latest reason, for the end of a sentence."""
         return f" ({self.reason.str()})" if self.reason is not None else ""
 
+    def made(self, factory: Callable[[dict[str, Any]], Any], settings: dict[str, Any]) -> Any:
+        """The client that the factory makes.
+
+        Raises:
+            SettingsError: librdkafka takes no such value.
+        """
+        try:
+            return factory(settings)
+        except KafkaException as exc:
+            raise SettingsError(f"the Kafka client cannot work with these settings: {exc.args[0].str()}") from exc
+
     def check(self, client: Any) -> None:
         """Return once a broker has answered the client.
 
@@ -152,7 +163,7 @@ class Opening:
         return self.reason is not None and isinstance(translated(self.reason, ""), _FINAL)
 
     def _speaks_tls(self) -> bool:
-        """Whether what hangs up on us says in TLS that it wants TLS. librdkafka gives no reason for being hung up on."""
+        """Whether what hangs up on us says in TLS that it wants TLS. librdkafka does not tell what it heard before."""
         return any(_answer(address)[:2] == _TLS_ALERT for address in self._addresses)
 
     def _doing(self) -> str:

@@ -138,7 +138,7 @@ class ConfluentProducer:
 
     def _made(self) -> tuple[Any, Opening]:
         opening = Opening(self._connection)
-        return Producer({**self._settings, "error_cb": opening}), opening
+        return opening.made(Producer, {**self._settings, "error_cb": opening}), opening
 
     def _prepare(self, deadline: float) -> None:
         """What else has to be done before anything can be sent."""

@@ -169,7 +169,7 @@ class ConfluentTransactional(ConfluentProducer):
             raise self._note(self._failure_of(KafkaException(fatal)))
 
     def _note(self, failure: BrokerError) -> BrokerError:
-        """The failure. It keeps the transaction from being used until it is aborted, or for good where it was fenced."""
+        """The failure, which keeps the transaction from being used: until it is aborted, or for good if fenced."""
         with self._lock:
             if isinstance(failure, FencedError):
                 self._fenced = failure
