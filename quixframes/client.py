@@ -69,7 +69,8 @@ class StreamingClient(Closing):
         writer: how it writes: delivery time-out, memory, compression. Default: ``WriterSettings()``.
         client_id: the name under which the cluster's logs and quotas know this client.
         connect_timeout: how long opening something may take before it fails.
-        transport: the Kafka client underneath; "kafka-python" is the only one so far.
+        transport: the Kafka client underneath: "kafka-python" or "confluent", which needs the extra of that name.
+            Default: the environment variable ``QUIXFRAMES_TRANSPORT``, else "kafka-python".
 
     Nothing is connected before it is needed. While it is open, SIGTERM raises ``SystemExit`` in the main thread, unless
     the program has a handler of its own. Leaving the ``with`` block, ``close()`` and the end of the program close
@@ -87,9 +88,9 @@ class StreamingClient(Closing):
         writer: WriterSettings | None = None,
         client_id: str = "quixframes",
         connect_timeout: Duration = "8s",
-        transport: Literal["kafka-python"] = "kafka-python",
+        transport: Literal["kafka-python", "confluent"] | None = None,
     ) -> None:
-        self._transport = _transport(transport)
+        self._transport = _transport(transport or os.environ.get("QUIXFRAMES_TRANSPORT") or "kafka-python")
         self._outputs = Outputs(writer or WriterSettings(), self._get_producer)
         seconds(connect_timeout, name="connect_timeout")
         if address is None:
@@ -531,11 +532,21 @@ class StreamingClient(Closing):
 
 
 def _transport(name: str) -> Transport:
-    if name != "kafka-python":
-        raise SettingsError(f"transport={name!r} has to be 'kafka-python'")
-    from quixframes.kafka_python import KafkaPython
+    if name == "kafka-python":
+        from quixframes.kafka_python import KafkaPython
 
-    return KafkaPython()
+        return KafkaPython()
+    if name != "confluent":
+        raise SettingsError(f"transport={name!r} has to be 'kafka-python' or 'confluent'")
+    try:
+        from quixframes.confluent import Confluent
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] != "confluent_kafka":
+            raise
+        raise SettingsError(
+            "transport='confluent' needs confluent-kafka, which is not installed: pip install \"quixframes[confluent]\""
+        ) from exc
+    return Confluent()
 
 
 def _milliseconds(moment: object) -> int | None:

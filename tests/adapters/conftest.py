@@ -6,16 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from quixframes.confluent import Confluent
 from quixframes.kafka import Admin, Transport
 from quixframes.kafka_python import KafkaPython
 from quixframes.settings import Connection
 from tests.adapters.helpers import new_topic
 
 
-@pytest.fixture(params=["kafka-python"])
+@pytest.fixture(params=["kafka-python", "confluent"])
 def transport(request: pytest.FixtureRequest) -> Transport:
     """The Kafka client that is tested."""
-    return {"kafka-python": KafkaPython}[request.param]()
+    return {"kafka-python": KafkaPython, "confluent": Confluent}[request.param]()
 
 
 @pytest.fixture
