@@ -57,7 +57,8 @@ def test_what_a_model_writes_counts_with_its_commit_and_no_sooner(
             before = written(session_client, clean).get("s0", [])
             assert len(before) == batch.frame["n"].iloc[0]
             assert batch.commit()
-            assert written(session_client, clean)["s0"] == [*before, *batch.frame["n"]]
+            # The cluster marks the end in each partition a moment after it has told us.
+            assert wait_for(lambda all=[*before, *batch.frame["n"]]: written(session_client, clean)["s0"] == all)
 
 
 @pytest.mark.parametrize("mode", list(CommitMode))
@@ -86,7 +87,9 @@ def test_a_model_that_raises_leaves_nothing_behind_and_its_rows_come_again_to_th
         assert failures == 3
         assert accounts["rows_in"] == accounts["processed"] + accounts["let_go"]
         assert accounts["processed"] == 2_000
-    assert written(client, clean) == {f"s{n}": list(range(500)) for n in range(4)}
+    done = {f"s{n}": list(range(500)) for n in range(4)}
+    wait_for(lambda: written(client, clean) == done)
+    assert written(client, clean) == done
     with client.open_input_topic(clean, group) as read:
         for _ in read.batches(until="now"):
             pass
@@ -119,7 +122,7 @@ def test_what_is_written_outside_a_loop_counts_when_the_topic_is_closed_and_at_o
             sink.write(make_frame(10), stream="in")
             sink.flush()
             assert set(written(session_client, clean)) == {"before"}
-        assert set(written(session_client, clean)) == {"before", "in"}
+        assert wait_for(lambda: set(written(session_client, clean)) == {"before", "in"})
         sink.write(make_frame(10), stream="after")
         sink.flush()
         assert set(written(session_client, clean)) == {"before", "in", "after"}
@@ -208,7 +211,9 @@ def test_an_instance_that_wakes_up_after_it_was_replaced_cannot_make_anything_co
         assert out.endswith("left\n")
         os.kill(first.pid, signal.SIGCONT)
         first.communicate(timeout=60)
-    assert written(client, clean) == {f"s{n}": list(range(1_000)) for n in range(4)}
+    done = {f"s{n}": list(range(1_000)) for n in range(4)}
+    wait_for(lambda: written(client, clean) == done, 20)
+    assert written(client, clean) == done
 
 
 def test_partitions_that_move_between_instances_leave_every_row_once_in_the_output(
