@@ -190,7 +190,8 @@ def driving(*members: Member) -> Iterator[None]:
         stop.set()
         for thread in threads:
             thread.join()
-    assert not failures
+    for failure in failures:
+        raise failure
 
 
 def wait_until(true: Callable[[], bool], timeout: float = 10.0) -> None:
