@@ -1,8 +1,8 @@
 """The consumer: reads as a member of a group or by itself, and reports what happens to its partitions in-band.
 
-- librdkafka calls back about rebalances while we poll it. A partition that was assigned is paused until its position
-  is given by ``seek``; one that is revoked is given back once ``revoking`` has said what to commit, which may be some
-  polls later (``_put_off``).
+- librdkafka calls back about rebalances while we poll it. A partition that was assigned is handed to it when its
+  position is given by ``seek``, and not before; one that is revoked is given back once ``revoking`` has said what to
+  commit, which may be some polls later (``_put_off``).
 - Where reading is, is counted here. What comes of a partition that is to be silent, or from before its position, is
   dropped; whatever starts a partition again starts it from our count. So nothing hangs on what librdkafka still had
   in its queues when it was told to pause or to seek.
@@ -229,8 +229,9 @@ class ConfluentConsumer:
             self._start(partition, place)
 
     def _start(self, partition: Partition, place: Place) -> None:
+        """Have librdkafka read a partition from our position on."""
         at = TopicPartition(*partition, place.position)
-        if not place.stopped:
+        if place.known and not place.stopped:
             try:
                 self._consumer.seek(at)
                 self._consumer.resume([at])
@@ -238,14 +239,22 @@ class ConfluentConsumer:
             except KafkaException as exc:
                 _log.debug("%s: a seek did not come off, so it is assigned anew: %s", partition, exc)
         # librdkafka does not move what it has stopped, or not begun.
-        place.stopped = False
         if self._group is None or self._cooperative:
-            self._consumer.incremental_unassign([at])
+            if place.known:
+                self._consumer.incremental_unassign([at])
             self._consumer.incremental_assign([at])
+            place.known = True
         else:
-            self._consumer.assign([TopicPartition(*other, its.position) for other, its in self._places.items()])
-            self._hush(other for other, its in self._places.items() if its.silent)
+            place.known = True
+            self._assign_all()
+        place.stopped = False
         self._consumer.resume([at])
+
+    def _assign_all(self) -> None:
+        """In a group that shares everything out anew each time, librdkafka takes nothing less."""
+        known = {partition: place for partition, place in self._places.items() if place.known}
+        self._consumer.assign([TopicPartition(*partition, place.position) for partition, place in known.items()])
+        self._hush(partition for partition, place in known.items() if place.silent)
 
     def position(self, partition: Partition) -> int | None:
         """The offset after everything that ``poll`` has returned or passed over; None where the partition has gone, or
@@ -286,7 +295,7 @@ class ConfluentConsumer:
 
     def _hush(self, partitions: Iterable[tuple[str, int]]) -> None:
         """Have librdkafka fetch nothing of these. What it sends on all the same is dropped."""
-        places = [TopicPartition(*partition) for partition in partitions]
+        places = [TopicPartition(*partition) for partition in partitions if self._places[partition].known]
         if places:
             with contextlib.suppress(KafkaException):
                 self._consumer.pause(places)
@@ -368,12 +377,11 @@ class ConfluentConsumer:
         partitions = frozenset(Partition(at.topic, at.partition) for at in assigned)
         for partition in partitions:
             self._places[partition] = Place(0, waiting=True)
-        starts = [TopicPartition(*partition, 0) for partition in partitions]
+        # This ends the rebalance. Each partition follows with its ``seek``.
         if self._cooperative:
-            consumer.incremental_assign(starts)
+            consumer.incremental_assign([])
         else:
-            consumer.assign(starts)
-        self._hush(partitions)
+            consumer.assign([])
         self._rebalances.append(Rebalance(Change.Assigned, partitions))
 
     def _on_revoke(self, consumer: Any, revoked: list[TopicPartition]) -> None:
@@ -396,12 +404,7 @@ class ConfluentConsumer:
             self._leaving.offsets.cancel()
             self._leaving = None
         partitions = frozenset(Partition(at.topic, at.partition) for at in lost)
-        for partition in partitions:
-            self._places.pop(partition, None)
-        if self._cooperative:
-            consumer.incremental_unassign(lost)
-        else:
-            consumer.unassign()
+        self._give_back(partitions)
         if partitions:
             self._rebalances.append(Rebalance(Change.Lost, partitions))
 
@@ -432,15 +435,19 @@ class ConfluentConsumer:
             return
         self._leaving = None
         self._commit_last(leaving, _LAST_COMMIT_TIMEOUT)
-        for partition in leaving.partitions:
-            self._places.pop(partition, None)
         try:
-            if self._cooperative:
-                self._consumer.incremental_unassign([TopicPartition(*partition) for partition in leaving.partitions])
-            else:
-                self._consumer.unassign()
+            self._give_back(leaving.partitions)
         finally:
             self._rebalances.append(Rebalance(Change.Revoked, leaving.partitions))
+
+    def _give_back(self, partitions: frozenset[Partition]) -> None:
+        """This lets the rebalance go on."""
+        places = {partition: self._places.pop(partition, None) for partition in partitions}
+        if self._cooperative:
+            known = [partition for partition, place in places.items() if place is not None and place.known]
+            self._consumer.incremental_unassign([TopicPartition(*partition) for partition in known])
+        else:
+            self._consumer.unassign()
 
     def _commit_last(self, leaving: _Leaving, timeout: float) -> None:
         try:

@@ -27,17 +27,18 @@ class ReadRecord(NamedTuple):
 class Place:
     """One partition that is assigned: where reading is, and why nothing is to come of it at the moment.
 
-    ``waiting`` for its position; ``paused`` by the caller; ``leaving`` for another member; ``stopped`` by librdkafka,
-    which has given it up and has to be assigned it anew.
+    ``waiting`` for its position; ``paused`` by the caller; ``leaving`` for another member. ``known`` to librdkafka are
+    those that it was assigned; ``stopped`` are those of them that it has given up, and has to be assigned anew.
     """
 
-    __slots__ = ("leaving", "paused", "position", "stopped", "waiting")
+    __slots__ = ("known", "leaving", "paused", "position", "stopped", "waiting")
 
     def __init__(self, position: int, *, waiting: bool) -> None:
         self.position = position
         self.waiting = waiting
         self.paused = False
         self.leaving = False
+        self.known = not waiting
         self.stopped = False
 
     @property
