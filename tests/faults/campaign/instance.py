@@ -79,17 +79,26 @@ def run(options: Options, journal: Journal, model: Model) -> None:
 
 def batches_of(source: qf.InputTopic, output: qf.OutputTopic, model: Model, journal: Journal) -> None:
     """Batch by batch: the model's rows are written, and every few batches all of them are committed."""
-    since_commit = 0
-    begun = time.monotonic()
-    for batch in source.batches(rows=300, timeout="500ms"):
-        if batch.closed is None or len(batch.frame):
-            output.get_or_create_stream(batch.stream_id).parameters.write(model(batch.frame))
-        since_commit += 1
-        if since_commit >= 20 or time.monotonic() - begun > 0.5:
-            source.commit()
-            journal.add(["committed", since_commit])
-            since_commit, begun = 0, time.monotonic()
-            tell_accounts(source, journal)
+    while True:
+        since_commit = 0
+        begun = time.monotonic()
+        # A loop that has been idle ends, so that the last batches are committed also when no more come.
+        for batch in source.batches(rows=300, timeout="500ms", idle="1s"):
+            if len(batch.frame):
+                output.get_or_create_stream(batch.stream_id).parameters.write(model(batch.frame))
+            since_commit += 1
+            if since_commit >= 20 or time.monotonic() - begun > 0.5:
+                commit(source, journal)
+                since_commit, begun = 0, time.monotonic()
+        if since_commit:
+            commit(source, journal)
+
+
+def commit(source: qf.InputTopic, journal: Journal) -> None:
+    """Commit all batches so far, and look whether the accounts add up."""
+    source.commit()
+    journal.add(["committed"])
+    tell_accounts(source, journal)
 
 
 def tell_accounts(source: qf.InputTopic, journal: Journal) -> None:
