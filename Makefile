@@ -34,8 +34,8 @@ test: $(READY) ## All tests but the long ones, on a real Kafka; ARGS="..." goes 
 test-docker: $(READY) ## The integration tests on testcontainers' Kafka; needs Docker
 	@$(BIN)/python -m pytest --kafka docker tests/integration
 
-faults: $(READY) ## The long fault campaigns: killed models, stopped brokers, 200,000 damaged messages
-	@$(BIN)/python -m pytest -m faults -s --timeout 1800
+faults: $(READY) ## The long fault campaigns: clusters, models and networks that fail, 200,000 damaged messages
+	@$(BIN)/python -m pytest -m faults -s --timeout 2400
 
 check: $(LINTED) ## Linters and types
 	@$(BIN)/ruff format --check .
