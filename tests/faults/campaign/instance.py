@@ -18,7 +18,7 @@ import pandas as pd
 import quixframes as qf
 
 from .journal import Journal
-from .options import Options
+from .options import Options, end_with_parent
 
 
 class Model:
@@ -40,6 +40,7 @@ class Model:
 
 def main(options_path: str, number: str, life: str) -> None:
     """Run until SIGTERM; after an error that a cluster can cause, go on."""
+    end_with_parent()
     options = Options.read(options_path)
     folder = Path(options.folder)
     journal = Journal(folder / f"instance-{number}.journal")
@@ -48,6 +49,7 @@ def main(options_path: str, number: str, life: str) -> None:
         journal.add(["opened"])
         try:
             run(options, journal, model)
+            break  # qf.run returns after SIGTERM
         except (qf.BrokerError, qf.ClosedError) as exc:
             journal.add(["failed", f"{type(exc).__name__}: {exc}"])
             time.sleep(0.5)
@@ -68,7 +70,7 @@ def run(options: Options, journal: Journal, model: Model) -> None:
         stack.callback(tell_accounts, source, journal)
         try:
             if options.loop == "run":
-                qf.run(model, source, output)  # type: ignore[attr-defined]
+                qf.run(model, source=source, sink=output)  # type: ignore[attr-defined]
                 return
             batches_of(source, output, model, journal)
         except (qf.BrokerError, qf.ClosedError) as exc:
