@@ -37,8 +37,8 @@ test-docker: $(READY) ## The integration tests on testcontainers' Kafka; needs D
 test-confluent: $(READY) ## The tests of the adapters, and the integration tests over the other Kafka client
 	@$(BIN)/python -m pytest --transport confluent tests/adapters tests/integration $(ARGS)
 
-faults: $(READY) ## The long fault campaigns: killed models, stopped brokers, 200,000 damaged messages
-	@$(BIN)/python -m pytest -m faults -s --timeout 1800
+faults: $(READY) ## The long fault campaigns: clusters, models and networks that fail, 200,000 damaged messages
+	@$(BIN)/python -m pytest -m faults -s --timeout 2400
 
 check: $(LINTED) ## Linters and types
 	@$(BIN)/ruff format --check .

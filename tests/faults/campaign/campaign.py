@@ -203,7 +203,7 @@ class Run:
 
     @contextlib.contextmanager
     def _target(self, candidates: Sequence[Member], choice: int, *, running: bool) -> Iterator[Member]:
-        """One that no other fault has, beginning with the chosen one. The last places are for guests, who do not run."""
+        """One that no other fault has, beginning with the chosen one. The places of guests are empty."""
         deadline = time.monotonic() + 60
         for turn in itertools.count():
             member = candidates[(choice + turn) % len(candidates)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -102,10 +103,9 @@ class Eyes:
     def _forget(self) -> None:
         admin, self._admin = self._admin, None
         if admin is not None:
-            try:
+            # A client that could not look cannot always take its leave either.
+            with contextlib.suppress(KafkaError, OSError, RuntimeError):
                 admin.close()
-            except (KafkaError, OSError, RuntimeError):
-                pass  # a client that could not look cannot always take its leave either
 
 
 def partition_of_group(group: str, partitions: int) -> int:

@@ -18,7 +18,7 @@ import pandas as pd
 import quixframes as qf
 
 from .journal import Journal
-from .options import Options
+from .options import Options, end_with_parent
 
 
 class Model:
@@ -40,6 +40,7 @@ class Model:
 
 def main(options_path: str, number: str, life: str) -> None:
     """Run until SIGTERM; after an error that a cluster can cause, go on."""
+    end_with_parent()
     options = Options.read(options_path)
     folder = Path(options.folder)
     journal = Journal(folder / f"instance-{number}.journal")
@@ -48,6 +49,7 @@ def main(options_path: str, number: str, life: str) -> None:
         journal.add(["opened"])
         try:
             run(options, journal, model)
+            break  # qf.run returns after SIGTERM
         except (qf.BrokerError, qf.ClosedError) as exc:
             journal.add(["failed", f"{type(exc).__name__}: {exc}"])
             time.sleep(0.5)
@@ -68,7 +70,7 @@ def run(options: Options, journal: Journal, model: Model) -> None:
         stack.callback(tell_accounts, source, journal)
         try:
             if options.loop == "run":
-                qf.run(model, source, output)  # type: ignore[attr-defined]
+                qf.run(model, source=source, sink=output)  # type: ignore[attr-defined]
                 return
             batches_of(source, output, model, journal)
         except (qf.BrokerError, qf.ClosedError) as exc:
@@ -79,17 +81,26 @@ def run(options: Options, journal: Journal, model: Model) -> None:
 
 def batches_of(source: qf.InputTopic, output: qf.OutputTopic, model: Model, journal: Journal) -> None:
     """Batch by batch: the model's rows are written, and every few batches all of them are committed."""
-    since_commit = 0
-    begun = time.monotonic()
-    for batch in source.batches(rows=300, timeout="500ms"):
-        if batch.closed is None or len(batch.frame):
-            output.get_or_create_stream(batch.stream_id).parameters.write(model(batch.frame))
-        since_commit += 1
-        if since_commit >= 20 or time.monotonic() - begun > 0.5:
-            source.commit()
-            journal.add(["committed", since_commit])
-            since_commit, begun = 0, time.monotonic()
-            tell_accounts(source, journal)
+    while True:
+        since_commit = 0
+        begun = time.monotonic()
+        # A loop that has been idle ends, so that the last batches are committed also when no more come.
+        for batch in source.batches(rows=300, timeout="500ms", idle="1s"):
+            if len(batch.frame):
+                output.get_or_create_stream(batch.stream_id).parameters.write(model(batch.frame))
+            since_commit += 1
+            if since_commit >= 20 or time.monotonic() - begun > 0.5:
+                commit(source, journal)
+                since_commit, begun = 0, time.monotonic()
+        if since_commit:
+            commit(source, journal)
+
+
+def commit(source: qf.InputTopic, journal: Journal) -> None:
+    """Commit all batches so far, and look whether the accounts add up."""
+    source.commit()
+    journal.add(["committed"])
+    tell_accounts(source, journal)
 
 
 def tell_accounts(source: qf.InputTopic, journal: Journal) -> None:

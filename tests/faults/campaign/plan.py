@@ -61,7 +61,7 @@ class Fault:
 
 
 def plan(
-    seed: int, faults: int, *, without: Collection[str] = (), share_of_brokers: float = 0.3
+    seed: int, faults: int, *, without: Collection[str] = (), share_of_brokers: float = 0.25
 ) -> tuple[list[Fault], list[Fault]]:
     """The faults of clients and those of brokers, each list in its order. Every kind comes once before any comes twice.
 

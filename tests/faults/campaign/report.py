@@ -28,8 +28,9 @@ class Look:
 class Record:
     """A fault that was made. ``at`` is in seconds since the campaign began, ``lasted`` how long it was held up.
 
-    ``written`` and ``processed`` are how long recovery took, in seconds from the fault's first moment: until each writer
-    had an acknowledgement for rows sent after it, and until all rows of that moment were processed and committed.
+    ``written`` and ``processed`` are how long recovery took, in seconds from the fault's first moment: until each
+    writer had an acknowledgement for rows sent after it, and until all rows of that moment were processed and
+    committed.
     ``in_sync`` is, of brokers' faults, how long after it all replicas were in sync.
     """
 

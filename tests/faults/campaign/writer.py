@@ -20,7 +20,7 @@ import pandas as pd
 import quixframes as qf
 
 from .journal import Journal, entries
-from .options import Options
+from .options import Options, end_with_parent
 
 
 def frame(first: int, last: int, life: int) -> pd.DataFrame:
@@ -37,6 +37,7 @@ def next_numbers(path: Path) -> dict[str, int]:
 
 def main(options_path: str, number: str, life: str) -> None:
     """Write until SIGTERM."""
+    end_with_parent()
     options = Options.read(options_path)
     path = Path(options.folder) / f"writer-{number}.journal"
     numbers = next_numbers(path)
