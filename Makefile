@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 LINTED := $(VENV)/.lint-ready
 
 # Tests wait for Kafka most of the time, so a whole run has more processes than cores, each with a Kafka of its own.
-AT_ONCE := -n 4 --dist worksteal
+AT_ONCE := -n 3 --dist worksteal
 
 .PHONY: help demo test test-docker faults check coverage bench clean
 
