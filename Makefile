@@ -7,6 +7,9 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 LINTED := $(VENV)/.lint-ready
 
+# Tests wait for Kafka most of the time, so a whole run has more processes than cores, each with a Kafka of its own.
+AT_ONCE := -n 3 --dist worksteal
+
 .PHONY: help demo test test-confluent test-docker faults check coverage bench clean
 
 help: ## Say what there is
@@ -28,8 +31,8 @@ $(LINTED): $(READY)
 demo: $(READY) ## Real weather through a real Kafka, cleaned, forecast, replayed and drawn (demo-output/)
 	@$(BIN)/quixframes demo
 
-test: $(READY) ## All tests but the long ones, on a real Kafka; ARGS="..." goes to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## All tests but the long ones, on a real Kafka; or with ARGS="..." what pytest makes of that
+	@$(BIN)/python -m pytest $(or $(ARGS),$(AT_ONCE))
 
 test-docker: $(READY) ## The integration tests on testcontainers' Kafka; needs Docker
 	@$(BIN)/python -m pytest --kafka docker tests/integration
@@ -48,7 +51,7 @@ check: $(LINTED) ## Linters and types
 
 coverage: $(READY) ## The tests, and how much of the package they run
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest $(AT_ONCE) --cov --cov-report=term $(ARGS)
 
 bench: $(READY) ## Speed beside quixstreams 0.5.7, quixstreams 3 and bare kafka-python (some 25 minutes)
 	@$(BIN)/python -m benchmarks.run
