@@ -10,7 +10,7 @@ LINTED := $(VENV)/.lint-ready
 # Tests wait for Kafka most of the time, so a whole run has more processes than cores, each with a Kafka of its own.
 AT_ONCE := -n 3 --dist worksteal
 
-.PHONY: help demo test test-confluent test-docker faults check coverage bench clean
+.PHONY: help demo test test-confluent test-docker faults soak check coverage bench clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test-confluent: $(READY) ## The tests of the adapters, and the integration tests
 
 faults: $(READY) ## The long fault campaigns: clusters, models and networks that fail, 200,000 damaged messages
 	@$(BIN)/python -m pytest -m faults -s --timeout 2400
+
+soak: $(READY) ## An hour of 20,000 rows/s, 1,000 streams, and an instance restarted every minute
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
 check: $(LINTED) ## Linters and types
 	@$(BIN)/ruff format --check .
