@@ -85,9 +85,10 @@ class Member:
         try:
             seen = psutil.Process(self.process.pid)
             size = seen.memory_info().rss / 1e6
-            self.samples.append((time.monotonic() - self.begun, size, seen.num_threads(), seen.num_fds()))
+            if size:  # it is not on its way out
+                self.samples.append((time.monotonic() - self.begun, size, seen.num_threads(), seen.num_fds()))
         except psutil.Error:
-            pass  # it is on its way out
+            pass
 
     def result(self, timeout: float) -> dict[str, float]:
         """What it printed at its end."""
