@@ -391,11 +391,8 @@ class ConfluentConsumer:
         for partition in partitions:
             self._places[partition].leaving = True
         self._leaving = _Leaving(partitions, self._asked(partitions), time.monotonic() + self._revoke_timeout)
-        if self._leaving.offsets.done():
-            self._let_go()
-        else:
-            self._hush(partitions)
-            self._put_off(consumer)
+        self._hush(partitions)
+        self._put_off(consumer)
 
     def _on_lost(self, consumer: Any, lost: list[TopicPartition]) -> None:
         if self._closed:
@@ -421,6 +418,8 @@ class ConfluentConsumer:
     @staticmethod
     def _put_off(consumer: Any) -> None:
         """Keep confluent-kafka from giving the partitions back as soon as its callback has returned.
+
+        It has to be kept from it always: a commit that is made while a callback runs is never answered.
 
         It does so unless the callback has called one of the functions that do; whether that came off it does not ask.
         So one is called that changes nothing. The rebalance goes on when ``_let_go`` calls it for the partitions.
