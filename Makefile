@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 LINTED := $(VENV)/.lint-ready
 
-.PHONY: help demo test test-docker faults check coverage bench clean
+.PHONY: help demo test test-confluent test-docker faults check coverage bench clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: $(READY) ## All tests but the long ones, on a real Kafka; ARGS="..." goes 
 
 test-docker: $(READY) ## The integration tests on testcontainers' Kafka; needs Docker
 	@$(BIN)/python -m pytest --kafka docker tests/integration
+
+test-confluent: $(READY) ## The tests of the adapters, and the integration tests over the other Kafka client
+	@$(BIN)/python -m pytest --transport confluent tests/adapters tests/integration $(ARGS)
 
 faults: $(READY) ## The long fault campaigns: clusters, models and networks that fail, 200,000 damaged messages
 	@$(BIN)/python -m pytest -m faults -s --timeout 2400

@@ -40,10 +40,12 @@ from quixframes.errors import (
 from quixframes.formats import BytesAsIs
 from quixframes.input import InputTopic
 from quixframes.json_rows import JsonRows
+from quixframes.kafka import Partition
 from quixframes.local import LocalKafka
 from quixframes.output import OutputTopic
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
+from quixframes.runner import Summary, run
 from quixframes.sequence import FaultKind, SequenceFault
 from quixframes.settings import (
     AutoOffsetReset,
@@ -53,6 +55,7 @@ from quixframes.settings import (
     FaultSettings,
     Hooks,
     ReaderSettings,
+    Retry,
     WriterSettings,
 )
 from quixframes.story import EventDefinition, EventLevel, ParameterDefinition, Story, StreamProperties
@@ -102,11 +105,13 @@ __all__ = [
     "OutputTopic",
     "Parameter",
     "ParameterDefinition",
+    "Partition",
     "QuixframesError",
     "ReaderSettings",
     "RecordColumns",
     "RecordError",
     "Replay",
+    "Retry",
     "RowBatch",
     "SequenceError",
     "SequenceFault",
@@ -119,6 +124,7 @@ __all__ = [
     "StreamReader",
     "StreamWriter",
     "StreamingClient",
+    "Summary",
     "Tag",
     "TlsError",
     "TopicNotFoundError",
@@ -126,4 +132,5 @@ __all__ = [
     "WireError",
     "WriterSettings",
     "__version__",
+    "run",
 ]

@@ -17,10 +17,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from quixframes.assignment import Assignment
 from quixframes.batch import Claim, RowBatch, StreamReader
 from quixframes.buffer import Piece, Release, RowBuffer
 from quixframes.frames import FrameDecoder
-from quixframes.poller import Assignment
 from quixframes.settings import BufferSettings
 from quixframes.story import Story
 from quixframes.wire import Kind, Message, StreamEndType
@@ -42,7 +42,6 @@ class Assembler:
     """Holds the rows and events of streams until they are released.
 
     Args:
-        topic: its name.
         settings: when rows are released.
         most_held: the bytes that all buffers together may hold.
         commit: what ``RowBatch.commit`` calls; None where there is nothing to commit to.
@@ -51,14 +50,12 @@ class Assembler:
 
     def __init__(
         self,
-        topic: str,
         settings: BufferSettings,
         *,
         most_held: int | None = None,
         commit: Callable[[list[Claim]], bool] | None = None,
         dropped: Callable[[Assignment, list[Piece]], None] | None = None,
     ) -> None:
-        self._topic = topic
         self.settings = settings
         self._most_held = most_held
         self._commit = commit
@@ -69,8 +66,8 @@ class Assembler:
         self._held: dict[_Key, RowBuffer] = {}
         self._held_bytes = 0
         self.ready: deque[RowBatch] = deque()
-        self.streams: dict[str, StreamReader] = {}
-        """The streams that were met, by ID, as they were told last."""
+        self.streams: dict[tuple[str, str], StreamReader] = {}
+        """The streams that were met, by topic and ID, as they were told last."""
 
     def begin(self, settings: BufferSettings) -> None:
         """Go on by these rules. Rows that were held by others are released first."""
@@ -88,7 +85,7 @@ class Assembler:
         key = (assignment, message.stream_id)
         stream = self._open.get(key)
         if stream is None:
-            stream = self._open[key] = self._meet(message)
+            stream = self._open[key] = self._meet(assignment.partition.topic, message)
         if message.story is not stream.reader.story and message.session:
             self._retell(key, stream, message.story)
         if ranges:
@@ -136,11 +133,11 @@ class Assembler:
             self._held_bytes -= self._open.pop(key).buffer.nbytes
             self._held.pop(key, None)
 
-    def _meet(self, message: Message) -> _Open:
-        stream_id = message.stream_id
-        reader = self.streams.get(stream_id)
+    def _meet(self, topic: str, message: Message) -> _Open:
+        key = topic, message.stream_id
+        reader = self.streams.get(key)
         if reader is None:
-            reader = self.streams[stream_id] = StreamReader(self._topic, stream_id, message.story)
+            reader = self.streams[key] = StreamReader(*key, message.story)
         return _Open(reader, RowBuffer(self.settings, self._frames.decode))
 
     def _retell(self, key: _Key, stream: _Open, story: Story) -> None:
@@ -148,7 +145,8 @@ class Assembler:
             return
         if key in self._held:
             self._release_of(key, stream.buffer, "properties")
-        stream.reader = self.streams[key[1]] = stream.reader.retold(story)
+        stream.reader = stream.reader.retold(story)
+        self.streams[key[0].partition.topic, key[1]] = stream.reader
 
     def _to_buffer(
         self, key: _Key, buffer: RowBuffer, message: Message, offset: int, ranges: list[tuple[int, int]]
@@ -182,5 +180,5 @@ class Assembler:
             self._release(key, release)
 
     def _release(self, key: _Key, release: Release, closed: StreamEndType | None = None) -> None:
-        claim = Claim(key[0], release.pieces, release.batch.num_rows)
+        claim = Claim.of(key[0], release, ended=closed is not None)
         self.ready.append(RowBatch(release, self._open[key].reader, self._frames, claim, self._commit, closed))

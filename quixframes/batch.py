@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import html
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 import pyarrow as pa
 
+from quixframes.assignment import Assignment
 from quixframes.buffer import Piece, Release
 from quixframes.errors import CommitError
 from quixframes.event_frames import decode_events
 from quixframes.frames import FrameDecoder
-from quixframes.poller import Assignment
+from quixframes.kafka import MadeRecord
 from quixframes.story import EventDefinitions, ParameterDefinitions, Story, StreamProperties
-from quixframes.wire import StreamEndType
+from quixframes.wire import Kind, MessageEncoder, StreamEndType
 
-__all__ = ["Claim", "RowBatch", "StreamReader"]
+__all__ = ["Claim", "RowBatch", "StreamReader", "messages_of"]
 
 _NO_STORY = Story()
 
@@ -130,6 +132,10 @@ class RowBatch:
             self._frame = self._decoder.decode(self._batch)
         return self._frame
 
+    def forget_frame(self) -> None:
+        """Have :attr:`frame` made anew when it is next asked for, without what was changed in it."""
+        self._frame = None
+
     @property
     def events(self) -> pd.DataFrame:
         """The stream's events that were written among these rows, often none: a DataFrame with a DatetimeIndex named
@@ -147,6 +153,11 @@ class RowBatch:
     def stream_id(self) -> str:
         """The stream's ID."""
         return self.stream.stream_id
+
+    @property
+    def topic(self) -> str:
+        """The name of the topic that the rows came from."""
+        return self._claim.assignment.partition.topic
 
     @property
     def partition(self) -> int:
@@ -177,6 +188,11 @@ class RowBatch:
             raise CommitError("a replay joins no group, so there is nothing to commit to")
         return self._commit([self._claim])
 
+    @property
+    def entries(self) -> int:
+        """How much there is to be finished in it: its rows, its events, and its stream's end."""
+        return len(self) + sum(int(events.num_rows) for events in self._event_batches) + (self.closed is not None)
+
     def __len__(self) -> int:
         return int(self._batch.num_rows)
 
@@ -203,9 +219,49 @@ class Claim:
     assignment: Assignment
     pieces: tuple[Piece, ...]
     rows: int
+    filtered: int
+    """Rows of its pieces that a filter removed, and that are finished with the others."""
 
-    def finish(self) -> None:
-        """Mark the rows as finished in their partition's ledger."""
-        if self.assignment.ledger is not None:
-            for piece in self.pieces:
-                self.assignment.ledger.finish(*piece)
+    @classmethod
+    def of(cls, assignment: Assignment, release: Release, *, ended: bool) -> Claim:
+        """What is released, with or without the end of its stream."""
+        rows = int(release.batch.num_rows)
+        content = rows + sum(int(events.num_rows) for events in release.events) + ended
+        return cls(assignment, release.pieces, rows, sum(p.stop - p.start for p in release.pieces) - content)
+
+    def finish(self) -> int:
+        """Mark the rows as processed; how many of them were not finished before."""
+        rows = self._finish()
+        self.assignment.account.processed += rows
+        return rows
+
+    def finish_dead(self) -> None:
+        """Mark the rows as finished by dead letters."""
+        self.assignment.account.dead_lettered += self._finish()
+
+    def _finish(self) -> int:
+        rows = self.assignment.finish(self.pieces)
+        filtered = min(rows, self.filtered)
+        self.assignment.account.filtered += filtered
+        return rows - filtered
+
+
+def messages_of(batch: RowBatch, limit: int) -> list[MadeRecord]:
+    """A batch as messages of its stream that are each under ``limit`` bytes, placed where its first one was."""
+    encoder = MessageEncoder()
+    first, stream_id = batch.offsets[0], batch.stream_id
+    made: list[MadeRecord] = []
+    parts = [(Kind.PARAMETERS, batch.arrow), *((Kind.EVENTS, events) for events in batch._event_batches)]
+    for kind, part in parts:
+        encoder.check(part, stream_id=stream_id, limit=limit, story=batch.stream.story)
+        for value, headers, _ in encoder.encode(
+            part,
+            stream_id=stream_id,
+            session=uuid.uuid4().hex[:16],
+            sequence=0,
+            limit=limit,
+            kind=kind,
+            story=batch.stream.story,
+        ):
+            made.append(MadeRecord(batch.topic, stream_id.encode(), value, headers, batch.partition, first))
+    return made

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
@@ -24,11 +25,11 @@ from quixframes.contracts import Contract
 from quixframes.dead_letters import DeadLetters, dead_letter
 from quixframes.errors import ClosedError, QuixframesError, SettingsError, TopicNotFoundError
 from quixframes.input import InputTopic
-from quixframes.kafka import Admin, Consumer, Producer, TopicDescription, Transport
+from quixframes.kafka import Admin, Consumer, Producer, TopicDescription, TransactionalProducer, Transport
 from quixframes.letter_box import letters_frame, messages_of, placed, read_letters, renumbered, send_messages
 from quixframes.message_reader import MessageReader
 from quixframes.output import Outputs, OutputTopic
-from quixframes.poller import Poller, Start
+from quixframes.poller import Poller
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
 from quixframes.settings import (
@@ -46,6 +47,7 @@ from quixframes.settings import (
     whole_number,
 )
 from quixframes.signals import install_sigterm, remove_sigterm
+from quixframes.subscription import GivenTopics, Start, Subscription
 from quixframes.topics import Topics
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ class StreamingClient(Closing):
         writer: how it writes: delivery time-out, memory, compression. Default: ``WriterSettings()``.
         client_id: the name under which the cluster's logs and quotas know this client.
         connect_timeout: how long opening something may take before it fails.
-        transport: the Kafka client underneath; "kafka-python" is the only one so far.
+        transport: the Kafka client underneath: "kafka-python" or "confluent", which needs the extra of that name.
+            Default: the environment variable ``QUIXFRAMES_TRANSPORT``, else "kafka-python".
 
     Nothing is connected before it is needed. While it is open, SIGTERM raises ``SystemExit`` in the main thread, unless
     the program has a handler of its own. Leaving the ``with`` block, ``close()`` and the end of the program close
@@ -85,10 +88,10 @@ class StreamingClient(Closing):
         writer: WriterSettings | None = None,
         client_id: str = "quixframes",
         connect_timeout: Duration = "8s",
-        transport: Literal["kafka-python"] = "kafka-python",
+        transport: Literal["kafka-python", "confluent"] | None = None,
     ) -> None:
-        self._transport = _transport(transport)
-        self._outputs = Outputs(writer or WriterSettings())
+        self._transport = _transport(transport or os.environ.get("QUIXFRAMES_TRANSPORT") or "kafka-python")
+        self._outputs = Outputs(writer or WriterSettings(), self._get_producer)
         seconds(connect_timeout, name="connect_timeout")
         if address is None:
             address = os.environ.get("QUIXFRAMES_BROKER") or None
@@ -175,7 +178,6 @@ class StreamingClient(Closing):
             letter = partial(dead_letter, topic=self._dead_letter_topic(dead_letters, topic))
         return OutputTopic(
             description,
-            self._get_producer(),
             self._outputs,
             buffer or BufferSettings(),
             codec,
@@ -185,12 +187,13 @@ class StreamingClient(Closing):
 
     def open_input_topic(
         self,
-        topic: str,
+        topic: GivenTopics,
         consumer_group: str | None = "Default",
         commit_settings: CommitSettings | CommitMode = CommitMode.Automatic,
         auto_offset_reset: AutoOffsetReset | str = AutoOffsetReset.Earliest,
         start: object = None,
         *,
+        exactly_once: bool = False,
         reader: ReaderSettings | None = None,
         on_bad_message: Literal["raise", "skip"] = "raise",
         dead_letters: str | None = None,
@@ -203,16 +206,21 @@ class StreamingClient(Closing):
         """Open a topic to read from, and begin to read ahead.
 
         Args:
-            topic: its name.
+            topic: its name; several names; or a pattern, as in ``re.compile("engine-.*")``, which a topic's whole name
+                has to match: topics that are made later are found within some 10 s.
             consumer_group: instances that open the topic with the same group share its partitions, and go on where the
                 group has committed. None: reads all partitions, in no group, and cannot commit.
-            commit_settings: ``CommitMode.Manual``, ``CommitMode.Automatic`` (default: every 5 s or 5,000 rows), or a
-                :class:`~quixframes.CommitSettings`.
+            commit_settings: ``CommitMode.Manual``, ``CommitMode.Automatic`` (default: every 5 s or 5,000 rows; with
+                ``exactly_once`` every 200 ms), or a :class:`~quixframes.CommitSettings`.
             auto_offset_reset: where a group begins that has never committed: "earliest" (default) or "latest".
             start: instead of that, a moment for a group that has never committed (or for none): anything that
                 ``pandas.Timestamp`` takes. It is compared with the time at which messages arrived in Kafka, not with
                 event time.
-            reader: limits and time-outs.
+            exactly_once: whether what this client writes and what this topic commits are one transaction, so that no
+                row counts twice downstream. All outputs of the client take part. Where a batch fails, or was not
+                committed when its partition went, what was written for it does not count, and its rows come again.
+                Those who read the outputs see them once they are committed. Default False: at least once.
+            reader: limits, time-outs, and this instance's place in its group.
             on_bad_message: "raise" (default) a message that cannot be read, in the loop; or "skip" it, which is logged,
                 and counted in ``topic.bad_messages``.
             dead_letters: a topic of the same cluster, which has to exist: a message that cannot be read goes there
@@ -235,26 +243,38 @@ class StreamingClient(Closing):
             raise SettingsError("consumer_group='' is no name: give one, or None to read without a group")
         if on_bad_message not in ("raise", "skip"):
             raise SettingsError(f"on_bad_message={on_bad_message!r} has to be 'raise' or 'skip'")
-        commit = CommitSettings.of(commit_settings)
+        subscription = Subscription.of(topic)
+        commit = CommitSettings.of(commit_settings, exactly_once=exactly_once)
         begin = Start(AutoOffsetReset.of(auto_offset_reset), _milliseconds(start))
         reader = reader or ReaderSettings()
         admin = self._get_admin()
-        admin.describe(topic)
+        for name in subscription.topics(admin):
+            admin.describe(name)
         letters = None
         if dead_letters is not None:
-            letters = self._open_dead_letters(dead_letters, topic, consumer_group, on_bad_message)
-        messages = MessageReader(codec, record_columns, self._contract_check(topic, contract))
-        poller = Poller(
-            self._transport.consumer(self.connection, reader, group=consumer_group),
-            topic,
-            group=consumer_group is not None,
-            admin=admin,
-            start=begin,
-            settings=reader,
-            hooks=hooks or Hooks(),
-        )
+            letters = self._open_dead_letters(dead_letters, subscription, consumer_group, on_bad_message)
+        contracts: dict[str, ContractCheck] = {}
+        found = partial(self._find_contracts, contracts, contract)
+        found(subscription.topics(admin))
+        plain = len(subscription.names) == 1 and not contracts
+        transactions = self._begin_transactions(subscription, consumer_group, reader) if exactly_once else None
+        try:
+            poller = Poller(
+                self._transport.consumer(self.connection, reader, group=consumer_group),
+                subscription,
+                group=consumer_group is not None,
+                admin=admin,
+                start=begin,
+                settings=reader,
+                hooks=hooks or Hooks(),
+                found=found,
+            )
+        except BaseException:
+            if transactions is not None:
+                self._outputs.end_transactions()
+                transactions.close(1.0)
+            raise
         opened = InputTopic(
-            topic,
             consumer_group,
             poller,
             admin,
@@ -262,10 +282,11 @@ class StreamingClient(Closing):
             reader=reader,
             on_bad_message=on_bad_message,
             dead_letters=letters,
-            messages=messages,
+            messages=MessageReader(codec, record_columns, None if plain else contracts),
             faults=faults or FaultSettings(),
             on_idle=None if hooks is None else hooks.idle,
             outputs=self._outputs,
+            transactions=transactions,
             on_close=self._forget,
         )
         with self._lock:
@@ -421,14 +442,48 @@ class StreamingClient(Closing):
                 self._admin = self._transport.admin(self.connection)
             return self._admin
 
-    def _open_dead_letters(self, name: str, topic: str, group: str | None, on_bad_message: str) -> DeadLetters:
+    def _begin_transactions(
+        self, subscription: Subscription, group: str | None, reader: ReaderSettings
+    ) -> TransactionalProducer:
+        if group is None:
+            raise SettingsError("exactly_once=True needs a consumer group: its offsets are committed with the results")
+        if self._outputs.in_transactions:
+            raise SettingsError(
+                f"exactly_once=True for {subscription}: this client reads another topic exactly once already, and all "
+                "that it writes belongs to that one's transactions. Open both as one input, or use another client"
+            )
+        # The ID begins with the group's name, so that one rule of access covers all of its instances. With an instance
+        # ID it is the same after a restart, which ends at once what the run before left open.
+        name = f"quixframes.{group}.{reader.instance_id or uuid.uuid4().hex}"
+        producer = self._transport.transactional(self.connection, self._outputs.settings, transactional_id=name)
+        try:
+            self._outputs.begin_transactions(producer)
+        except BaseException:
+            producer.close(1.0)
+            raise
+        return producer
+
+    def _find_contracts(
+        self, contracts: dict[str, ContractCheck], given: GivenContract, topics: Collection[str]
+    ) -> None:
+        """Keep a contract for each topic that has one and is not known yet."""
+        for topic in set(topics) - contracts.keys():
+            check = self._contract_check(topic, given)
+            if check is not None:
+                contracts[topic] = check
+
+    def _open_dead_letters(
+        self, name: str, subscription: Subscription, group: str | None, on_bad_message: str
+    ) -> DeadLetters:
         if on_bad_message == "skip":
             raise SettingsError(f"on_bad_message='skip' and dead_letters={name!r} exclude each other: leave one out")
         if group is None:
             raise SettingsError(
                 f"dead_letters={name!r} needs a consumer group: without one nothing remembers which messages went there"
             )
-        return DeadLetters(self._dead_letter_topic(name, topic), self._get_producer(), self._outputs.in_flight)
+        for topic in subscription.topics(self._get_admin()):
+            description = self._dead_letter_topic(name, topic)
+        return DeadLetters(description, lambda: self._outputs.producer, self._outputs.in_flight)
 
     def _dead_letter_topic(self, name: str, topic: str) -> TopicDescription:
         if name == topic:
@@ -477,11 +532,21 @@ class StreamingClient(Closing):
 
 
 def _transport(name: str) -> Transport:
-    if name != "kafka-python":
-        raise SettingsError(f"transport={name!r} has to be 'kafka-python'")
-    from quixframes.kafka_python import KafkaPython
+    if name == "kafka-python":
+        from quixframes.kafka_python import KafkaPython
 
-    return KafkaPython()
+        return KafkaPython()
+    if name != "confluent":
+        raise SettingsError(f"transport={name!r} has to be 'kafka-python' or 'confluent'")
+    try:
+        from quixframes.confluent import Confluent
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] != "confluent_kafka":
+            raise
+        raise SettingsError(
+            "transport='confluent' needs confluent-kafka, which is not installed: pip install \"quixframes[confluent]\""
+        ) from exc
+    return Confluent()
 
 
 def _milliseconds(moment: object) -> int | None:

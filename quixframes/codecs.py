@@ -5,16 +5,17 @@ Codecs that are ready are in ``json_rows``, ``csv_lines`` and ``formats``; what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 
-from quixframes.errors import QuixframesError, SettingsError
+from quixframes.errors import FrameError, QuixframesError, SettingsError
 from quixframes.kafka import Header, Record
 
-__all__ = ["Codec", "Decoded", "Encoded", "RecordError", "key_of", "record_at"]
+__all__ = ["Codec", "Decoded", "Encoded", "RecordError", "faults_of_records", "key_of"]
 
 
 class RecordError(QuixframesError, ValueError):
@@ -92,6 +93,13 @@ def key_of(record: Record) -> str:
         raise RecordError(0, f"its key {record.key[:20]!r} is no UTF-8 text to name its stream") from None
 
 
-def record_at(row: int, rows: Sequence[int]) -> int:
-    """The position of the record that gave a row, by how many rows each gave."""
-    return int(np.searchsorted(np.cumsum(rows), row, side="right"))
+@contextlib.contextmanager
+def faults_of_records(rows: Sequence[int]) -> Iterator[None]:
+    """A `FrameError` about a row becomes a `RecordError` about the record that gave it, by how many rows each gave."""
+    try:
+        yield
+    except FrameError as error:
+        if error.row is None:
+            raise
+        position = int(np.searchsorted(np.cumsum(rows), error.row, side="right"))
+        raise RecordError(position, str(error)) from error

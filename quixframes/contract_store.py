@@ -17,20 +17,19 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-import time
 from collections.abc import Callable
 
+from quixframes.bounded import read_range
 from quixframes.contracts import Contract, check_evolution
 from quixframes.errors import (
     AccessDeniedError,
-    BrokerUnavailableError,
     ContractError,
     DeliveryError,
     QuixframesError,
     SettingsError,
     TopicNotFoundError,
 )
-from quixframes.kafka import Admin, Consumer, Outgoing, Partition, Producer, Record
+from quixframes.kafka import Admin, Consumer, Outgoing, Producer, Record
 
 __all__ = ["CONTRACTS", "ContractStore"]
 
@@ -38,7 +37,6 @@ log = logging.getLogger(__name__)
 
 CONTRACTS = "__quixframes.contracts"
 _PATIENCE = 30.0
-_POLL = 0.1
 _HEADER = ("qf.contract", b"1")
 _TOKEN = "qf.token"  # by which a writer knows its own message
 
@@ -176,24 +174,17 @@ class ContractStore:
         return found
 
     def _read_to(self, end: int, found: list[Record]) -> None:
-        partition = Partition(CONTRACTS, 0)
         consumer = self._consumer()
         try:
-            consumer.assign({partition: max(self._position, self._admin().beginnings(CONTRACTS)[0])})
-            deadline = time.monotonic() + _PATIENCE
-            while self._position < end:
-                records = consumer.poll(_POLL).records
-                found += records
-                for record in records:
+            begin = max(self._position, self._admin().beginnings(CONTRACTS)[0])
+            for step in read_range(consumer, CONTRACTS, {0: begin}, {0: end}):
+                found += step.records
+                for record in step.records:
                     topic = str(record.key or b"", errors="replace")
                     if record.value is None:
                         self._texts.pop(topic, None)
                     else:
                         self._texts[topic] = record.value
-                self._position = max(self._position, consumer.position(partition) or 0)
-                if time.monotonic() > deadline:
-                    raise BrokerUnavailableError(
-                        f"contracts could not be read within {_PATIENCE:g} s: {consumer.trouble() or 'no reason known'}"
-                    )
+                self._position = step.positions[0]
         finally:
             consumer.close(5.0)

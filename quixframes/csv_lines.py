@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from quixframes.cells import cells, guessed, target, times_of, typed
-from quixframes.codecs import Codec, Decoded, Encoded, RecordError, record_at
+from quixframes.codecs import Codec, Decoded, Encoded, RecordError, faults_of_records
 from quixframes.errors import FrameError, SettingsError
 from quixframes.formats import (
     Unit,
@@ -96,12 +96,8 @@ class CsvLines(Codec):
             counts.append(len(found))
             rows += found
         assert names is not None
-        try:
+        with faults_of_records(counts):
             return Decoded(self._decode_rows(names, rows, records, counts), counts)
-        except FrameError as error:
-            if error.row is None:
-                raise
-            raise RecordError(record_at(error.row, counts), str(error)) from error
 
     def _lines_of(self, value: bytes | None, position: int) -> list[list[str]]:
         if value is None:

@@ -16,10 +16,11 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from quixframes.errors import ClosedError, DeadLetterError
+from quixframes.assignment import Assignment
+from quixframes.batch import Claim
+from quixframes.errors import BrokerUnavailableError, ClosedError, DeadLetterError
 from quixframes.kafka import Outgoing, Producer, Record, TopicDescription
 from quixframes.output import InFlight
-from quixframes.poller import Assignment
 
 __all__ = [
     "EXCEPTION",
@@ -124,12 +125,13 @@ class DeadLetters:
 
     Args:
         topic: the dead-letter topic.
-        producer: sends them.
+        producer: says what sends them.
         in_flight: bounds the bytes that are sent and not acknowledged.
     """
 
-    def __init__(self, topic: TopicDescription, producer: Producer, in_flight: InFlight) -> None:
+    def __init__(self, topic: TopicDescription, producer: Callable[[], Producer], in_flight: InFlight) -> None:
         self.topic = topic.name
+        self.limit = topic.message_limit
         self._description = topic
         self._producer = producer
         self._in_flight = in_flight
@@ -172,7 +174,7 @@ class DeadLetters:
         with self._changed:
             self._pending += 1
         try:
-            self._producer.send(letter, on_done)
+            self._producer().send(letter, on_done)
         except BaseException:
             self._in_flight.release(size)
             with self._changed:
@@ -253,6 +255,11 @@ class LetterDesk:
         return self._letters.delivered
 
     @property
+    def limit(self) -> int:
+        """The largest message that the dead-letter topic takes."""
+        return self._letters.limit
+
+    @property
     def settled(self) -> bool:
         """Whether everything sent is acknowledged, and every failure was told."""
         return self._letters.settled
@@ -263,12 +270,40 @@ class LetterDesk:
         def finished(failure: Exception | None) -> None:
             if failure is not None:
                 self._failed.append((assignment, record, error))
-            elif assignment.ledger is not None:
+            else:
                 with self._lock:
-                    assignment.ledger.finish(record.offset, 0, 1)
-                    self._finished += 1
+                    if assignment.owned:
+                        assignment.account.dead_lettered += assignment.finish([(record.offset, 0, 1)])
+                        self._finished += 1
 
         self._letters.send(record, error, finished, self._given_up)
+
+    def reject(self, claim: Claim, records: Sequence[Record], error: BaseException, timeout: float) -> None:
+        """Send the rows of a batch that could not be processed, and wait until the cluster has them: then they are
+        finished.
+
+        Raises:
+            DeadLetterError: some were not delivered. None is finished, so all of them come again.
+            BrokerUnavailableError: the timeout came first. The same holds.
+        """
+        failures: list[Exception] = []
+
+        def finished(failure: Exception | None) -> None:
+            if failure is not None:
+                failures.append(failure)
+
+        for record in records:
+            self._letters.send(record, error, finished, self._given_up)
+        if not self._letters.flush(timeout):
+            raise BrokerUnavailableError(
+                f"not every dead letter was acknowledged by topic {self._letters.topic!r} within {timeout:g} s"
+            )
+        if failures:
+            self._letters.raise_failures()
+        with self._lock:
+            if claim.assignment.owned:
+                claim.finish_dead()
+                self._finished += claim.rows
 
     def send_again(self) -> None:
         """Send once more what could not be delivered, as far as it is still ours."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 import pyarrow as pa
 
-from quixframes.codecs import Codec, Encoded, RecordError, record_at
+from quixframes.codecs import Codec, Encoded, RecordError, faults_of_records
 from quixframes.errors import FrameError, MessageTooLargeError, SettingsError
 from quixframes.frames import FrameEncoder
 from quixframes.kafka import Record
@@ -95,12 +95,8 @@ class CodecReader:
         frame, rows = self._codec.decode(run)
         if len(rows) != len(run) or sum(rows) != len(frame) or min(rows) < 0:
             raise ValueError(f"the codec gave {len(frame)} rows, and counts {list(rows)[:10]} for {len(run)} records")
-        try:
+        with faults_of_records(rows):
             batch = self._encoder.encode(frame)
-        except FrameError as error:
-            if error.row is None:
-                raise
-            raise RecordError(record_at(error.row, rows), str(error)) from error
         return (batch if self._columns is None else self._columns.add(batch, run, rows)), rows
 
 

@@ -33,6 +33,7 @@ import pyarrow as pa
 from quixframes.columns import NAT, OBJECT, refuse, values_of
 from quixframes.dtypes import check_array, rule_for, rule_of, tag_rule_of
 from quixframes.errors import FrameError
+from quixframes.plans import Plans
 from quixframes.record_batches import compacted, concat, keep_rows, lone_nbytes, row_nbytes, row_width, trimmed
 from quixframes.rows import array_of, collect, texts_of, times_of_rows
 from quixframes.rules import PLAIN, TAG, Rule, object_rule, object_tag_rule, text_dtype
@@ -60,9 +61,9 @@ TIME_NAMES = ("time", "timestamp", "datetime")  # in any case
 TIME_TYPE = pa.timestamp("ns", "UTC")
 TIME_FIELD = pa.field(TIME, TIME_TYPE, nullable=False)
 UTC_NS = pd.DatetimeTZDtype("ns", "UTC")
-CACHE = 256  # plans that an encoder or decoder keeps; the oldest goes first
+CACHE = 256  # plans that an encoder or decoder keeps
 RUN = 6  # columns of one dtype side by side from which a slice of the frame costs less than each by itself
-KEPT = 65_536  # bytes of a schema up to which its plan is kept
+WIDEST = 65_536  # bytes of a schema up to which its plan is kept
 
 
 def _remember(cache: dict[Any, Any], key: Any, value: Any) -> Any:
@@ -311,7 +312,6 @@ def _block_arrays(frame: pd.DataFrame, rule: Rule) -> list[Any]:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Plan:
-    schema: Any
     columns: pd.Index[Any]
     rules: tuple[Rule, ...]
     block: np.dtype[Any] | None  # the one plain dtype of all columns
@@ -322,7 +322,7 @@ def _plan(schema: Any) -> _Plan:
     plain = {rule.plain for rule in rules}
     names = schema.names[1:]
     columns = pd.Index(names) if names else pd.Index(["x"])[:0]
-    return _Plan(schema, columns, rules, plain.pop() if len(plain) == 1 else None)
+    return _Plan(columns, rules, plain.pop() if len(plain) == 1 else None)
 
 
 class FrameDecoder:
@@ -336,12 +336,11 @@ class FrameDecoder:
     """
 
     def __init__(self) -> None:
-        self._plans: dict[bytes, _Plan] = {}
-        self._last: _Plan | None = None
+        self._plans = Plans(_plan, kept=CACHE, widest=WIDEST)
 
     def decode(self, batch: pa.RecordBatch) -> pd.DataFrame:
         """The ``pa.RecordBatch`` as a DataFrame with a DatetimeIndex named ``time`` (UTC, ns). Raises `FrameError`."""
-        plan = self._plan_of(batch.schema)
+        plan = self._plans.of(batch.schema)
         time, *arrays = batch.columns
         index = pd.DatetimeIndex(_times(time), dtype=UTC_NS, copy=False, name=TIME)
         if plan.block is not None:
@@ -357,17 +356,6 @@ class FrameDecoder:
         frame = pd.DataFrame(data, index=index, copy=False)
         frame.columns = plan.columns
         return frame
-
-    def _plan_of(self, schema: Any) -> _Plan:
-        last = self._last  # read once: another thread may put its own here
-        if last is not None and last.schema.equals(schema, check_metadata=True):
-            return last
-        key = schema.serialize().to_pybytes()
-        plan = self._plans.get(key) or _plan(schema)
-        if len(key) <= KEPT:
-            _remember(self._plans, key, plan)
-        self._last = plan
-        return plan
 
 
 def _times(array: Any) -> Any:

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from quixframes.assemble import Assembler
+from quixframes.assignment import Assignment, Chunk
 from quixframes.batch import Claim, RowBatch, StreamReader
 from quixframes.buffer import Piece
 from quixframes.dead_letters import LetterDesk
 from quixframes.errors import SequenceError, WireError
 from quixframes.kafka import Partition, Record
 from quixframes.message_reader import MessageReader, number_of
-from quixframes.poller import Assignment, Chunk, Poller
+from quixframes.poller import Poller
 from quixframes.sequence import Counts, FaultKind, SequenceTracker
 from quixframes.settings import BufferSettings, FaultSettings
 from quixframes.wire import Message
@@ -49,7 +50,6 @@ class Gatherer:
     """Holds what one input topic has read and not yet handed over.
 
     Args:
-        topic: its name.
         poller: whose lock guards the ledgers.
         most_held: the bytes that all buffers together may hold.
         on_bad_message: "raise" a message that cannot be read, or "skip" it.
@@ -62,7 +62,6 @@ class Gatherer:
 
     def __init__(
         self,
-        topic: str,
         poller: Poller,
         *,
         most_held: int,
@@ -73,16 +72,13 @@ class Gatherer:
         messages: MessageReader,
         commit: Callable[[list[Claim]], bool],
     ) -> None:
-        self._topic = topic
         self._poller = poller
         self._on_bad_message = on_bad_message
         self._dead_letters = dead_letters
         self._faults = faults
         self._idle = idle
         self._messages = messages
-        self._assembler = Assembler(
-            topic, BufferSettings(), most_held=most_held, commit=commit, dropped=self._finish_dropped
-        )
+        self._assembler = Assembler(BufferSettings(), most_held=most_held, commit=commit, dropped=self._finish_dropped)
         self.begin = self._assembler.begin
         self.release_held = self._assembler.release_held
         # What the first record has become; None where it is not in its ledger yet. It stays first until all of it has
@@ -103,8 +99,8 @@ class Gatherer:
         return self._assembler.ready
 
     @property
-    def streams(self) -> dict[str, StreamReader]:
-        """The streams that were met, by ID."""
+    def streams(self) -> dict[tuple[str, str], StreamReader]:
+        """The streams that were met, by topic and ID."""
         return self._assembler.streams
 
     @property
@@ -168,7 +164,7 @@ class Gatherer:
                 return
             del self._spoke[key]
             if key[0].owned:
-                tell(self.streams[key[1]])
+                tell(self.streams[key[0].partition.topic, key[1]])
 
     def forget_lost(self) -> None:
         """Drop what belongs to partitions that are no longer ours."""
@@ -182,6 +178,7 @@ class Gatherer:
         entered = self._entered
         if entered is None:
             entered = self._entered = self._enter(assignment, record)
+            assignment.seen_ms = record.timestamp
             self._judge(assignment, record, entered)
         if entered.fault is not None:
             raise entered.fault
@@ -198,26 +195,27 @@ class Gatherer:
         Raises:
             WireError: it cannot be read, and the topic's settings say to raise that. It is not entered.
         """
-        ledger, offset = assignment.ledger, record.offset
+        offset = record.offset
         try:
             message = self._messages.read(record)
         except WireError as exc:
             if self._dead_letters is None and self._on_bad_message == "raise":
                 raise
-            if self._dead_letters is None:
-                self.bad_messages += 1
-                log.warning("skipped a message: %s", exc)
-            if ledger is None:
-                return _Entered(exc, [])
             with self._poller.lock:
-                if self._dead_letters is None:
-                    return _Entered(exc, ledger.take(offset, 0))
-                return _Entered(exc, ledger.take_whole(offset, (None, time.time())))
-        rows = message.entries
-        if ledger is None:
-            return _Entered(message, [(0, rows)] if rows else [])
+                if self._dead_letters is not None:
+                    return _Entered(exc, assignment.take_whole(offset, (None, time.time())))
+                assignment.take(offset, 0)
+            self.bad_messages += 1
+            log.warning("skipped a message: %s", exc)
+            return _Entered(exc, [])
+        stream_id = message.stream_id
         with self._poller.lock:
-            return _Entered(message, ledger.take(offset, rows, (message.stream_id, time.time())))
+            ranges = assignment.take(offset, message.entries, (stream_id, time.time()))
+            if message.end is None:
+                assignment.streams.add(stream_id)
+            else:
+                assignment.streams.discard(stream_id)
+        return _Entered(message, ranges)
 
     def _judge(self, assignment: Assignment, record: Record, entered: _Entered) -> None:
         """See whether the message is the next of its stream, and whether its stream is still alive."""
@@ -265,7 +263,5 @@ class Gatherer:
         return tracker
 
     def _finish_dropped(self, assignment: Assignment, pieces: list[Piece]) -> None:
-        if assignment.ledger is not None:
-            with self._poller.lock:
-                for piece in pieces:
-                    assignment.ledger.finish(*piece)
+        with self._poller.lock:
+            assignment.account.filtered += assignment.finish(pieces)

@@ -3,13 +3,9 @@
 What this module holds to:
 
 - A loop over batches belongs to one thread. The consumer has another (``poller``), so a slow model loses no partition.
-- A batch is finished when the model says so (manual), or when the loop asks for the next one (automatic). A batch whose
-  processing raised, or that the loop was left with, is not finished: its rows come again.
-- Before rows are committed, everything this client has written until then is acknowledged by the cluster.
-- A message that went to the dead-letter topic is finished when the cluster has it there, and is committed like rows.
-- What is finished without a batch (dead letters, skipped messages, rows that a filter removed) is committed by itself,
-  also where rows are committed by hand.
+- What is finished, and when it is committed, is ``commits``' to say; under exactly once, ``transactions``'.
 - Rows that are held survive the loop: the next ``batches`` call goes on with them.
+- Nothing of a partition that is about to go to another instance is handed over any more.
 """
 
 from __future__ import annotations
@@ -17,33 +13,26 @@ from __future__ import annotations
 import html
 import logging
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import astuple, dataclass, fields
 from typing import Any, Literal
 
 import pandas as pd
 
-from quixframes.batch import Claim, RowBatch, StreamReader
+from quixframes.assignment import Account
+from quixframes.batch import Claim, RowBatch, StreamReader, messages_of
 from quixframes.closing import Closing
+from quixframes.commits import Commits
 from quixframes.contracts import Contract
 from quixframes.dead_letters import DeadLetters, LetterDesk
-from quixframes.errors import (
-    BrokerUnavailableError,
-    ClosedError,
-    CommitError,
-    QuixframesError,
-    SettingsError,
-    WireError,
-)
+from quixframes.errors import ClosedError, CommitError, QuixframesError, SettingsError, WireError
 from quixframes.gather import Gatherer
-from quixframes.kafka import Admin, Partition
+from quixframes.kafka import Admin, Partition, TransactionalProducer
 from quixframes.message_reader import MessageReader
 from quixframes.output import Outputs
-from quixframes.poller import Assignment, Poller
+from quixframes.poller import Poller
 from quixframes.settings import (
     BufferSettings,
-    CommitMode,
     CommitSettings,
     Duration,
     FaultSettings,
@@ -53,6 +42,7 @@ from quixframes.settings import (
     whole_number,
 )
 from quixframes.signals import StepSignals
+from quixframes.transactions import TransactionalCommits
 
 __all__ = ["InputTopic", "buffer_settings"]
 
@@ -60,8 +50,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_WAIT = 0.5
 _LETTERS_LOOK = 0.02
-_COMMIT_TIMEOUT = 30.0
-_LETTERS_TIMEOUT = 5.0  # that a commit waits for dead letters on their way: it need not, but then they are in it
+_LETTERS_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +60,7 @@ class _Bounds:
     ends: dict[Partition, int] | None
     rows: int | None
     idle: float | None
+    until: float | None
 
 
 class InputTopic(Closing):
@@ -83,14 +73,13 @@ class InputTopic(Closing):
 
     # Named, so that an attribute that is none (``topic.on_stream_received = ...``) is an error.
     __slots__ = (
-        "_admin", "_automatic", "_closed", "_commit_every", "_committing", "_finished", "_finished_rows", "_gatherer",
-        "_generation", "_handed", "_last_commit", "_letters", "_looping", "_messages", "_on_close", "_outputs",
-        "_poller", "_signals", "_to_retry", "commit_settings", "consumer_group", "name", "rows_read",
+        "_admin", "_closed", "_commits", "_gatherer", "_generation", "_letters", "_looping", "_messages", "_on_close",
+        "_outputs", "_poller", "_signals", "commit_settings", "consumer_group", "exactly_once", "model_seconds", "name",
+        "rows_read",
     )  # fmt: skip
 
     def __init__(
         self,
-        topic: str,
         group: str | None,
         poller: Poller,
         admin: Admin,
@@ -103,21 +92,25 @@ class InputTopic(Closing):
         faults: FaultSettings,
         on_idle: Callable[[StreamReader], object] | None,
         outputs: Outputs,
+        transactions: TransactionalProducer | None,
         on_close: Callable[[InputTopic], None],
     ) -> None:
-        self.name = topic
+        self.name = poller.name
         self.consumer_group = group
         self.commit_settings = commit
+        self.exactly_once = transactions is not None
         self._poller = poller
         self._messages = messages
         self._admin = admin
         self._outputs = outputs
         self._on_close = on_close
-        self._commit_every = seconds(commit.every)
-        self._automatic = commit.mode is CommitMode.Automatic
         self._letters = None if dead_letters is None else LetterDesk(dead_letters, poller.lock, self._has_given_up)
+        self._commits = (
+            Commits(self.name, poller, outputs, self._letters, commit)
+            if transactions is None
+            else TransactionalCommits(self.name, poller, outputs, self._letters, commit, transactions)
+        )
         self._gatherer = Gatherer(
-            topic,
             poller,
             most_held=byte_count(reader.held),
             on_bad_message=on_bad_message,
@@ -128,18 +121,11 @@ class InputTopic(Closing):
             commit=self._commit,
         )
         self._generation = -1
-        # Batches that were handed over and are not finished, with the number of outputs that had failed by then.
-        self._handed: dict[Claim, int] = {}
-        self._finished: list[Claim] = []
-        self._finished_rows = 0  # and dead letters
-        self._last_commit = 0.0  # when the last automatic one was due
-        # The automatic commit that is under way, and what one that failed has left to be committed.
-        self._committing: tuple[set[Assignment], Future[bool]] | None = None
-        self._to_retry: set[Assignment] = set()
         self._signals: StepSignals | None = None
         self._looping = False
         self._closed = False
         self.rows_read = 0
+        self.model_seconds = 0.0
 
     # The loop
 
@@ -150,8 +136,9 @@ class InputTopic(Closing):
         until: Literal["now"] | None = None,
         max_rows: int | None = None,
         idle: Duration | None = None,
+        duration: Duration | None = None,
         **rules: Any,
-    ) -> Iterator[RowBatch]:
+    ) -> Generator[RowBatch, None, None]:
         """Row batches, as they arrive; for ever, unless bounded.
 
         Args:
@@ -161,6 +148,7 @@ class InputTopic(Closing):
                 written to the topic itself is flushed for it.
             max_rows: ends the loop once so many rows or more were handed over.
             idle: ends the loop once nothing has arrived for so long.
+            duration: ends the loop after so long.
 
         A loop that ends by itself first hands over what is held (but for ``max_rows``: the next loop goes on with it).
         ``break`` ends it as cleanly; the batch it was left with is not finished unless it was committed.
@@ -182,37 +170,51 @@ class InputTopic(Closing):
         ends = None
         if until is not None:
             for topic in self._outputs.topics:
-                if topic.name == self.name:
+                if topic.name in self.topics:
                     topic.flush()
-            ends = {Partition(self.name, n): end for n, end in self._admin.ends(self.name).items()}
-        bounds = _Bounds(ends, max_rows, None if idle is None else seconds(idle, name="idle"))
+            ends = {Partition(name, n): end for name in self.topics for n, end in self._admin.ends(name).items()}
+        bounds = _Bounds(
+            ends,
+            max_rows,
+            None if idle is None else seconds(idle, name="idle"),
+            None if duration is None else time.monotonic() + seconds(duration, name="duration"),
+        )
         return self._loop(settings, bounds)
 
-    def _loop(self, settings: BufferSettings, bounds: _Bounds) -> Iterator[RowBatch]:
+    def _loop(self, settings: BufferSettings, bounds: _Bounds) -> Generator[RowBatch, None, None]:
         if self._looping:
             raise SettingsError(f"topic {self.name!r} is being read in a loop already: it can have one at a time")
         self._looping = True
         signals = self._signals = StepSignals()
         try:
             with signals:
+                self._poller.in_loop = True
                 self._gatherer.begin(settings)
                 if self._letters is not None:
                     self._letters.send_again()
                 yield from self._hand_over(bounds, signals)
         finally:
             self._gatherer.end()
-            self._poller.batch_out_since = None
             self._looping = False
+            if not self._closed:
+                self._leave_loop()
 
-    def _hand_over(self, bounds: _Bounds, signals: StepSignals) -> Iterator[RowBatch]:
+    def _leave_loop(self) -> None:
+        try:
+            self._commits.serve_handovers()
+            self._commits.loop_left()
+        finally:
+            self._poller.leave_loop()
+
+    def _hand_over(self, bounds: _Bounds, signals: StepSignals) -> Generator[RowBatch, None, None]:
         ready, rows = self._gatherer.ready, 0
         while self._get_ready(bounds, signals):
             signals.raise_pending()
             batch = ready.popleft()
-            if not batch._claim.assignment.owned:
+            claim = batch._claim
+            if not claim.assignment.owned:
                 continue
-            if self._poller.has_group:
-                self._handed[batch._claim] = self._outputs.failures
+            self._commits.hand(claim)
             self._poller.batch_out_since = time.monotonic()
             handed = False
             try:
@@ -224,24 +226,28 @@ class InputTopic(Closing):
                 raise
             finally:
                 signals.in_model = False
-                self._poller.batch_out_since = None
+                out, self._poller.batch_out_since = self._poller.batch_out_since, None
+                if out is not None:
+                    self.model_seconds += time.monotonic() - out
                 if not handed:  # a signal came before the batch was handed over
-                    self._handed.pop(batch._claim, None)
+                    self._commits.take_back(claim)
                     ready.appendleft(batch)
             batch.stream.count(batch)
             self.rows_read += len(batch)
             # The loop has asked for the next batch: this one went well.
-            if self._automatic and batch._claim in self._handed:
-                self._finish_later(batch._claim)
+            self._commits.went_well(claim)
             rows += len(batch)
             if bounds.rows is not None and rows >= bounds.rows:
+                return
+            if bounds.until is not None and time.monotonic() >= bounds.until:
                 return
 
     def _get_ready(self, bounds: _Bounds, signals: StepSignals) -> bool:
         """Go on until a batch is ready; False where the loop has come to its end."""
-        gatherer, poller = self._gatherer, self._poller
+        gatherer, poller, commits = self._gatherer, self._poller, self._commits
         last = time.monotonic()
-        self._note_letters()
+        commits.note_letters()
+        commits.serve_handovers()
         while not gatherer.ready:
             try:
                 if gatherer.step(bounds.ends):
@@ -266,8 +272,9 @@ class InputTopic(Closing):
                 break
             if self._closed:
                 return False
-            self._note_letters()
-            self._commit_if_due()
+            commits.note_letters()
+            commits.serve_handovers()
+            commits.commit_if_due()
             if not poller.assigned_once:
                 last = now  # joining the group is no idle time
             if self._is_over(now, last, bounds):
@@ -287,8 +294,7 @@ class InputTopic(Closing):
             if self._generation != poller.generation:
                 self._generation = poller.generation
                 gatherer.forget_lost()
-                for claim in [claim for claim in self._handed if not claim.assignment.owned]:
-                    del self._handed[claim]
+                commits.forget_lost()
         return True
 
     def _is_over(self, now: float, last: float, bounds: _Bounds) -> bool:
@@ -296,16 +302,20 @@ class InputTopic(Closing):
             return False  # that a dead letter was not delivered is told in the loop that met it
         if bounds.ends is not None and self._poller.drained(bounds.ends, self._gatherer.reached):
             return True
+        if bounds.until is not None and now >= bounds.until:
+            return True
         return bounds.idle is not None and now - last >= bounds.idle and not self._poller.peek(0.0)
 
     def _longest_wait(self, now: float, last: float, bounds: _Bounds) -> float:
         ends = [_LONGEST_WAIT]
         if bounds.idle is not None:
             ends.append(last + bounds.idle - now)
+        if bounds.until is not None:
+            ends.append(bounds.until - now)
         if self._letters is not None and not self._letters.settled:
             ends.append(_LETTERS_LOOK)
-        if self._finished or self._finished_rows:
-            ends.append(self._last_commit + self._commit_every - now)
+        if self._commits.due_at is not None:
+            ends.append(self._commits.due_at - now)
         if self._gatherer.deadline is not None:
             ends.append(self._gatherer.deadline - now)
         return max(0.001, min(ends))
@@ -314,18 +324,32 @@ class InputTopic(Closing):
 
     def commit(self) -> bool:
         """Say that every batch handed over so far is processed, and commit; as :meth:`RowBatch.commit` does for one."""
-        return self._commit(list(self._handed))
+        return self._commit(self._commits.handed)
 
-    def _finish_later(self, claim: Claim) -> None:
-        self._finished.append(claim)
-        self._finished_rows += claim.rows
-        self._commit_if_due()
+    def _commit(self, claims: list[Claim]) -> bool:
+        if not self._poller.has_group:
+            raise CommitError(
+                f"topic {self.name!r} was opened with consumer_group=None, so there is no group to commit for: "
+                "open it with a consumer group"
+            )
+        self._check_open()
+        return self._commits.commit(claims)
 
-    def _note_letters(self) -> None:
-        """Have what dead letters have finished committed as rows are; raise what could not be delivered."""
-        if self._letters is not None:
-            self._finished_rows += self._letters.take_finished()
-            self._letters.raise_failures()
+    def reject(self, batch: RowBatch, error: BaseException) -> None:
+        """Send a batch that cannot be processed to the dead-letter topic, with the reason, and count it as finished.
+
+        Its rows and events go as messages of their stream, whatever the form was in which they came; see
+        :meth:`StreamingClient.dead_letters` and :meth:`StreamingClient.send_back`. They are committed as others are.
+
+        Raises:
+            SettingsError: the topic was opened without ``dead_letters=``.
+            DeadLetterError: they were not delivered. Nothing is finished: the batch comes again.
+        """
+        if self._letters is None:
+            raise SettingsError(f"topic {self.name!r} was opened without dead_letters=, so nothing can be sent there")
+        self._check_open()
+        self._letters.reject(batch._claim, messages_of(batch, self._letters.limit), error, _LETTERS_TIMEOUT)
+        self._commits.rejected(batch._claim)
 
     def _has_given_up(self) -> bool:
         """Whether to wait no longer for room for a dead letter. A signal ends the waiting by its exception."""
@@ -333,101 +357,31 @@ class InputTopic(Closing):
             self._signals.raise_pending()
         return self._closed
 
-    def _commit_if_due(self) -> None:
-        """Have what is finished committed, if it is time: what the loop has finished, and what was finished without a
-        batch. The loop does not wait for that to be acknowledged: until it is, a crash makes these rows come again, as
-        it does for those that wait to be committed."""
-        if self._committing is not None:
-            if not self._committing[1].done():
-                return
-            self._settle()
-        now = time.monotonic()
-        by_rows = self._finished_rows >= self.commit_settings.rows and not self._to_retry
-        if not by_rows and now - self._last_commit < self._commit_every:
-            return
-        self._last_commit = now
-        try:
-            assignments = self._finish_delivered(_COMMIT_TIMEOUT) | self._poller.to_commit()
-        except BrokerUnavailableError as exc:  # which a loop waits for; these batches are committed with the next
-            self._last_commit = time.monotonic()
-            log.warning("topic %s: an automatic commit is put off: %s", self.name, exc)
-        else:
-            if assignments:
-                self._committing = assignments, self._poller.commit_soon(assignments)
+    def accounts(self) -> pd.DataFrame:
+        """What became of the rows of each partition that was ever this reader's, by topic and partition.
 
-    def _settle(self) -> None:
-        """See what became of the last automatic commit."""
-        assert self._committing is not None
-        assignments, future = self._committing
-        self._committing = None
-        self._to_retry.clear()
-        error = future.exception()
-        if error is not None:
-            self._to_retry = {assignment for assignment in assignments if assignment.owned}
-            self._last_commit = time.monotonic()
-            log.warning("topic %s: an automatic commit did not succeed, and is tried again: %s", self.name, error)
+        Columns, all int64, where ``rows_in`` is the sum of the others at any time. Events and ends of streams
+        count as rows; rows that come again count again.
 
-    def _finish_delivered(self, timeout: float) -> set[Assignment]:
-        """Mark what the loop has finished, once the outputs are acknowledged; the assignments that are to be committed.
-
-        Batches whose results may be among outputs that have failed since stay unfinished, and come again: nobody can
-        say which those were.
+        - rows_in: taken in to be processed.
+        - processed: finished by the model (under exactly once: and committed).
+        - dead_lettered: finished by a dead letter. A message that cannot be read counts as one row.
+        - filtered: removed by a filter, or dropped as a repetition.
+        - let_go: not finished when their partition went, or when their transaction was aborted: they come again.
+        - held: in buffers, or handed over and not finished.
         """
-        if self._finished:
-            self._outputs.flush(timeout)
-        sound = [claim for claim in self._finished if self._handed.get(claim, -1) in (-1, self._outputs.failures)]
-        if len(sound) < len(self._finished):
-            log.warning(
-                "topic %s: %d batches are not committed, since outputs failed after they were handed over",
-                self.name,
-                len(self._finished) - len(sound),
-            )
-        self._finished, self._finished_rows = [], 0
-        return self._finish(sound)[0] | self._to_retry
-
-    def _commit(self, claims: list[Claim], timeout: float = _COMMIT_TIMEOUT) -> bool:
-        if not self._poller.has_group:
-            raise CommitError(
-                f"topic {self.name!r} was opened with consumer_group=None, so there is no group to commit for: "
-                "open it with a consumer group"
-            )
-        self._check_open()
-        deadline = time.monotonic() + timeout
-        self._outputs.flush(timeout)
-        ours, moved = self._finish(claims)
-        self._commit_letters(ours)
-        return self._poller.commit(ours, max(0.1, deadline - time.monotonic())) and not moved
-
-    def _commit_letters(self, ours: set[Assignment]) -> None:
-        """Have the dead letters' partitions committed that are not among those that are committed anyway. Whether these
-        are still ours is another question than the one that a commit of rows answers."""
-        if self._letters is None:
-            return
-        self._letters.flush(_LETTERS_TIMEOUT)
-        if (self._letters.take_finished() or self._finished_rows) and (others := self._poller.to_commit() - ours):
-            self._poller.commit_soon(others)  # if it fails, the next one is to commit them again
-
-    def _finish(self, claims: list[Claim]) -> tuple[set[Assignment], set[Partition]]:
-        """Mark claims as finished; the assignments they are of, and the partitions that have moved on."""
-        ours: set[Assignment] = set()
-        moved: set[Partition] = set()
         with self._poller.lock:
-            for claim in claims:
-                self._handed.pop(claim, None)
-                if claim.assignment.owned:
-                    claim.finish()
-                    ours.add(claim.assignment)
-                else:
-                    moved.add(claim.assignment.partition)
-        for at in moved:
-            log.warning("%s moved on to another instance before its rows were committed: they come again there", at)
-        return ours, moved
+            held = {at: assignment.held for at, assignment in self._poller.assignments.items()}
+            rows = {at: (*astuple(account), held.get(at, 0)) for at, account in sorted(self._poller.accounts.items())}
+        index = pd.MultiIndex.from_tuples(list(rows), names=["topic", "partition"])
+        names = [field.name for field in fields(Account)]
+        return pd.DataFrame(list(rows.values()), index=index, columns=[*names, "held"], dtype="int64")
 
     def holding(self) -> pd.DataFrame:
         """What holds each partition's commits back: a row for each partition that has something unfinished.
 
-        Columns: partition, offset (of the first message that is not finished), stream, rows (of it, not finished),
-        since (when it was taken in, UTC), messages (taken in and not finished).
+        Columns: topic, partition, offset (of the first message that is not finished), stream, rows (of it that are
+        not), since (when it was taken in, UTC), messages (taken in and not finished).
         """
         found = []
         with self._poller.lock:
@@ -435,10 +389,8 @@ class InputTopic(Closing):
                 pending = assignment.ledger.pending() if assignment.ledger is not None else None
                 if pending is not None and assignment.ledger is not None:
                     stream_id, since = pending.label
-                    found.append(
-                        (at.number, pending.offset, stream_id, pending.rows, since, assignment.ledger.unfinished)
-                    )
-        frame = pd.DataFrame(found, columns=["partition", "offset", "stream", "rows", "since", "messages"])
+                    found.append((*at, pending.offset, stream_id, pending.rows, since, assignment.ledger.unfinished))
+        frame = pd.DataFrame(found, columns=["topic", "partition", "offset", "stream", "rows", "since", "messages"])
         frame["since"] = pd.to_datetime(frame["since"], unit="s", utc=True)
         return frame
 
@@ -448,14 +400,20 @@ class InputTopic(Closing):
     # State
 
     @property
-    def contract(self) -> Contract | None:
-        """What rows have to be like; None where the topic has no contract."""
-        return None if self._messages.contract is None else self._messages.contract.contract
+    def topics(self) -> list[str]:
+        """The names of the topics that are read."""
+        return sorted(self._poller.topics)
+
+    @property
+    def contracts(self) -> dict[str, Contract]:
+        """What rows have to be like, by topic; topics without a contract are not in it."""
+        return {topic: check.contract for topic, check in self._messages.contracts.items()}
 
     @property
     def contract_counts(self) -> pd.DataFrame:
-        """Rows that did not keep the contract, by column and problem, whatever became of them."""
-        return pd.DataFrame() if self._messages.contract is None else self._messages.contract.counts
+        """Rows that did not keep their topic's contract, by topic, column and problem, whatever became of them."""
+        counts = {topic: check.counts for topic, check in self._messages.contracts.items()}
+        return pd.concat(counts, names=["topic"]) if counts else pd.DataFrame()
 
     @property
     def sequence_faults(self) -> pd.DataFrame:
@@ -464,15 +422,31 @@ class InputTopic(Closing):
         return pd.DataFrame.from_dict(counts, "index", dtype="int64", columns=["missing", "repeated", "out_of_order"])
 
     @property
-    def partitions(self) -> list[int]:
-        """The partitions that this instance reads now."""
+    def partitions(self) -> list[Partition]:
+        """The partitions that this instance reads now; none where the group has none for it."""
         with self._poller.lock:
-            return sorted(at.number for at in self._poller.assignments)
+            return sorted(self._poller.assignments)
 
     @property
     def streams(self) -> dict[str, StreamReader]:
-        """The streams of which rows were handed over, by ID."""
-        return dict(self._gatherer.streams)
+        """The streams that were met, by ID. Where several topics have a stream of the same ID, it is the last one's:
+        ``batch.stream`` is always the batch's own."""
+        return {stream_id: stream for (_, stream_id), stream in self._gatherer.streams.items()}
+
+    @property
+    def has_dead_letters(self) -> bool:
+        """Whether the topic was opened with ``dead_letters=``."""
+        return self._letters is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the topic was closed."""
+        return self._closed
+
+    @property
+    def commits(self) -> int:
+        """How many commits the cluster has acknowledged."""
+        return self._poller.commits
 
     @property
     def bad_messages(self) -> int:
@@ -485,14 +459,23 @@ class InputTopic(Closing):
         return 0 if self._letters is None else self._letters.delivered
 
     @property
+    def lag(self) -> int | None:
+        """How many messages of this instance's partitions are not finished, as far as the cluster has told where they
+        end: offsets between what could be committed and the end, transaction markers among them. None where it has not
+        told yet."""
+        with self._poller.lock:
+            lags = [assignment.lag for assignment in self._poller.assignments.values()]
+        return None if None in lags else sum(lag for lag in lags if lag is not None)
+
+    @property
     def trouble(self) -> str | None:
         """Why nothing can be read at the moment, as far as is known; None where all is well."""
-        return self._poller.trouble
+        return self._poller.outage.trouble
 
     @property
     def waited(self) -> float:
         """Seconds for which the cluster was out of reach, over the life of this object."""
-        return self._poller.waited
+        return self._poller.outage.waited
 
     @property
     def prefetched_bytes(self) -> int:
@@ -517,13 +500,7 @@ class InputTopic(Closing):
         try:
             if self._letters is not None and not self._letters.flush((deadline - time.monotonic()) / 2):
                 log.warning("topic %s: dead letters are not acknowledged yet: their messages come again", self.name)
-            if self._committing is not None:
-                wait([self._committing[1]], max(0.1, deadline - time.monotonic()))
-                if self._committing[1].done():
-                    self._settle()
-            if self._finished or self._to_retry:
-                assignments = self._finish_delivered(max(0.1, deadline - time.monotonic()))
-                self._poller.commit(assignments, max(0.1, deadline - time.monotonic()))
+            self._commits.close(max(0.1, deadline - time.monotonic()))
         except QuixframesError as exc:
             if self._poller.error is None:
                 raise
@@ -541,7 +518,8 @@ class InputTopic(Closing):
             raise ClosedError(f"topic {self.name!r} is closed: open it again with client.open_input_topic")
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"partitions {self.partitions}"
+        ours = ", ".join(map(str, self.partitions)) or "no partitions"
+        state = "closed" if self._closed else ours
         group = f"group {self.consumer_group!r}" if self.consumer_group is not None else "no group"
         return f"<InputTopic {self.name!r}: {group}, {state}, {self.rows_read:,} rows read>"
 
@@ -559,5 +537,7 @@ def buffer_settings(buffer: BufferSettings | None, rules: dict[str, Any]) -> Buf
         raise SettingsError(f"give either buffer= or its fields ({', '.join(rules)}), not both")
     if unknown := [name for name in rules if name not in BufferSettings.__dataclass_fields__]:
         known = ", ".join(BufferSettings.__dataclass_fields__)
-        raise SettingsError(f"batches() has no setting {unknown[0]!r}: there are until, max_rows, idle and {known}")
+        raise SettingsError(
+            f"batches() has no setting {unknown[0]!r}: there are until, max_rows, idle, duration and {known}"
+        )
     return buffer or BufferSettings(**rules)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from quixframes.cells import cells, check_finite, target, times_of, typed
-from quixframes.codecs import Codec, Decoded, Encoded, RecordError, key_of, record_at
+from quixframes.codecs import Codec, Decoded, Encoded, RecordError, faults_of_records, key_of
 from quixframes.columns import refuse
 from quixframes.errors import FrameError
 from quixframes.formats import (
@@ -93,12 +93,8 @@ class JsonRows(Codec):
             found = _flat_rows(record.value, position)
             counts.append(len(found))
             rows += found
-        try:
+        with faults_of_records(counts):
             return Decoded(self._decode_rows(rows, records, counts), counts)
-        except FrameError as error:
-            if error.row is None:
-                raise
-            raise RecordError(record_at(error.row, counts), str(error)) from error
 
     def _decode_rows(self, rows: list[_Row], records: Sequence[Record], counts: list[int]) -> pd.DataFrame:
         columns = _collected(rows)

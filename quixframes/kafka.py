@@ -26,6 +26,7 @@ __all__ = [
     "Change",
     "Consumer",
     "Header",
+    "MadeRecord",
     "Offset",
     "Outgoing",
     "Partition",
@@ -82,6 +83,19 @@ class Record(Protocol):
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]:
         """The headers. Others may write some without a value."""
+
+
+class MadeRecord(NamedTuple):
+    """A record that never came from the cluster as such, but would look like this there: a part of a message, or rows
+    that were not written. ``partition`` and ``offset`` say where it belongs, if anywhere."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    partition: int = -1
+    offset: int = -1
+    timestamp: int = -1
 
 
 class Outgoing(NamedTuple):
@@ -189,11 +203,14 @@ class TransactionalProducer(Producer, Protocol):
     others fail at once, until ``abort_transaction``. While a transaction is being ended, ``send`` waits.
     """
 
-    def commit_transaction(self, offsets: Mapping[Partition, Offset], membership: object, timeout: float) -> None:
+    def commit_transaction(
+        self, offsets: Mapping[Partition, Offset], membership: Callable[[], object], timeout: float
+    ) -> None:
         """Wait until everything sent is acknowledged, commit ``offsets`` with it, and end the transaction.
 
-        ``membership`` is what the reader's ``Consumer.membership`` returns, by which the cluster knows that the
-        offsets are still its to commit. Where nothing was sent, the offsets alone are committed, in the same way.
+        ``membership`` is the reader's ``Consumer.membership``, by which the cluster knows that the offsets are still
+        its to commit; an adapter may ask again where the group has just shared itself out anew. Where nothing was sent,
+        the offsets alone are committed, in the same way.
 
         After an error the caller calls ``abort_transaction``; and asks what the group has committed, since nobody may
         have been told whether it came off.
@@ -244,7 +261,8 @@ class Consumer(Protocol):
         where that is not known. Asks nobody."""
 
     def membership(self) -> object:
-        """What a transactional producer of the same transport needs to commit for this member, as it is now."""
+        """What a transactional producer of the same transport needs to commit for this member, as it is now. May be
+        called on any thread."""
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Return nothing of these partitions from ``poll``, and fetch nothing more of them."""

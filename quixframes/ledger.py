@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["METADATA_LIMIT", "Ledger", "Pending"]
+__all__ = ["METADATA_LIMIT", "Ledger", "Pending", "Rows"]
 
 METADATA_LIMIT = 4096
 """Kafka's default for the most bytes it keeps with a committed offset (``offset.metadata.max.bytes``)."""
@@ -53,19 +53,20 @@ class _Open:
     finished: list[Rows]
     label: Any
 
-    def finish(self, start: int, stop: int) -> bool:
-        """Mark rows; True once all are finished."""
-        runs = self.finished
+    left: int
+
+    def finish(self, start: int, stop: int) -> int:
+        """Mark rows; how many of them were not finished before."""
+        runs, before = self.finished, self.left
         if runs and runs[-1][1] == start:  # as it nearly always is: rows are finished in order
             runs[-1] = (runs[-1][0], stop)
+            self.left -= stop - start
         else:
             at = bisect.bisect_left(runs, (start, stop))
             runs.insert(at, (start, stop))
             self.finished = list(_merged(runs))
-        return self.finished[0] == (0, self.rows)
-
-    def unfinished(self) -> list[Rows]:
-        return _complement(self.finished, self.rows)
+            self.left = self.rows - sum(after - first for first, after in self.finished)
+        return before - self.left
 
 
 class Ledger:
@@ -79,8 +80,8 @@ class Ledger:
     >>> ledger = Ledger(offset=7)
     >>> ledger.take(7, rows=100), ledger.take(8, rows=50)
     ([(0, 100)], [(0, 50)])
-    >>> ledger.finish(8, 0, 50)
-    >>> ledger.finish(7, 0, 60)
+    >>> ledger.finish(8, 0, 50), ledger.finish(7, 0, 60)
+    (50, 60)
     >>> offset, text = ledger.committable()
     >>> offset                                            # 7 is not finished
     7
@@ -96,6 +97,8 @@ class Ledger:
         self._offsets = array("q")
         self._done = bytearray()
         self._front = 0
+        self.rows_left = 0
+        """How many rows are taken and not finished."""
         self._open: dict[int, tuple[int, _Open]] = {}
         self._next = offset
         self._known_whole, self._known_parts = _parse(metadata, offset)
@@ -124,13 +127,19 @@ class Ledger:
         self._known_parts.pop(offset, None)
         return self._enter(offset, 1, [(0, 1)] if self._is_known_whole(offset) else [], label)
 
-    def finish(self, offset: int, start: int, stop: int) -> None:
+    def finish(self, offset: int, start: int, stop: int) -> int:
         """Mark rows [start, stop) of a message that was taken as finished; rows that are so already may be among
-        them."""
+        them. How many were not."""
         entry = self._open.get(offset)
-        if entry is not None and entry[1].finish(start, stop):
-            self._done[entry[0]] = 1
+        if entry is None:
+            return 0
+        at, message = entry
+        finished = message.finish(start, stop)
+        self.rows_left -= finished
+        if not message.left:
+            self._done[at] = 1
             del self._open[offset]
+        return finished
 
     def committable(self) -> tuple[int, str]:
         """The offset to commit, and the text to commit with it."""
@@ -147,7 +156,7 @@ class Ledger:
             return None
         offset = self._offsets[self._front]
         message = self._open[offset][1]
-        return Pending(offset, sum(stop - start for start, stop in message.unfinished()), message.label)
+        return Pending(offset, message.left, message.label)
 
     @property
     def next(self) -> int:
@@ -169,7 +178,9 @@ class Ledger:
         self._offsets.append(offset)
         self._done.append(not left)
         if left:
-            self._open[offset] = (len(self._done) - 1, _Open(rows, finished, label))
+            count = sum(stop - start for start, stop in left)
+            self._open[offset] = (len(self._done) - 1, _Open(rows, finished, label, count))
+            self.rows_left += count
         return left
 
     def _advance(self) -> None:

@@ -11,7 +11,6 @@ What this module holds to:
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from quixframes.bounded import read_range
 from quixframes.dead_letters import (
     EXCEPTION,
     MESSAGE,
@@ -30,15 +30,13 @@ from quixframes.dead_letters import (
     size_of,
     split_headers,
 )
-from quixframes.errors import BrokerUnavailableError, DeadLetterError, FrameError, OffsetGoneError
-from quixframes.kafka import Admin, Consumer, Outgoing, Partition, Producer, Record
+from quixframes.errors import BrokerUnavailableError, DeadLetterError, FrameError
+from quixframes.kafka import Admin, Consumer, Outgoing, Producer, Record
 from quixframes.output import InFlight
 from quixframes.rules import text_dtype
 
 __all__ = ["letters_frame", "messages_of", "placed", "read_letters", "renumbered", "send_messages"]
 
-_POLL = 0.5
-_PATIENCE = 30.0
 _BESIDE_VALUE = 1_000  # bytes of memory: the objects that hold a message
 _NEEDED = ("topic", "partition", "offset", "key", "value", "headers")
 
@@ -177,26 +175,7 @@ def read_letters(topic: str, admin: Admin, consumer: Consumer, limit: int | None
         begin, end = admin.beginnings(topic), admin.ends(topic)
         if limit is not None:
             begin = {n: max(first, end[n] - limit) for n, first in begin.items()}
-        left = {Partition(topic, n) for n in begin if begin[n] < end[n]}
-        found: list[Record] = []
-        if left:
-            consumer.assign({at: begin[at.number] for at in left})
-        heard = time.monotonic()
-        while left:
-            polled = consumer.poll(_POLL)
-            if polled.gone:
-                at, offset = next(iter(polled.gone.items()))
-                raise OffsetGoneError(f"{at}@{offset}: retention removed this while it was being read")
-            found += [record for record in polled.records if record.offset < end[record.partition]]
-            reached = {at for at in left if (consumer.position(at) or 0) >= end[at.number]}
-            consumer.pause(reached)
-            left -= reached
-            if polled.records or reached:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > _PATIENCE:
-                raise BrokerUnavailableError(
-                    f"nothing of topic {topic!r} arrived for {_PATIENCE:g} s: {consumer.trouble() or 'no reason known'}"
-                )
+        found = [record for step in read_range(consumer, topic, begin, end) for record in step.records]
     finally:
         consumer.close(5.0)
     found.sort(key=lambda record: (record.timestamp, record.partition, record.offset))

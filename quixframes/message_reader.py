@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -27,21 +27,21 @@ class MessageReader:
     Args:
         codec: for the records that quixframes did not write; None: they raise.
         columns: what Kafka says of a record that its rows get as columns.
-        contract: what rows have to be like.
+        contracts: what rows have to be like, by topic; None where no topic has a contract, nor may come to have one.
     """
 
     def __init__(
         self,
         codec: Codec | None = None,
         columns: RecordColumns | None = None,
-        contract: ContractCheck | None = None,
+        contracts: Mapping[str, ContractCheck] | None = None,
     ) -> None:
         self._own = MessageDecoder()
         # A codec adds the columns to many records at once, but where a contract has to look at the rows before.
-        self._codec = None if codec is None else CodecReader(codec, columns if contract is None else None)
-        self._codec_adds = contract is None
+        self._codec = None if codec is None else CodecReader(codec, columns if contracts is None else None)
+        self._codec_adds = contracts is None
         self._columns = None if columns is None else ColumnAdder(columns)
-        self.contract = contract
+        self.contracts: Mapping[str, ContractCheck] = contracts or {}
         self._ahead: dict[_Place, RowsOf | RecordError] = {}
 
     def read_ahead(self, records: Sequence[Record]) -> None:
@@ -69,8 +69,9 @@ class MessageReader:
             message = self._own.decode(record)
         if message.kind is not Kind.PARAMETERS:
             return message
-        if self.contract is not None:
-            message = message._replace(batch=_conformed(self.contract, message, record))
+        contract = self.contracts.get(record.topic)
+        if contract is not None:
+            message = message._replace(batch=_conformed(contract, message, record))
         if self._columns is not None and message.batch is not None and not (foreign and self._codec_adds):
             try:
                 batch = self._columns.add(message.batch, [record], [message.batch.num_rows])

@@ -33,7 +33,7 @@ from quixframes.errors import (
     StreamExistsError,
     StreamNotFoundError,
 )
-from quixframes.kafka import Outgoing, Producer, Record, TopicDescription
+from quixframes.kafka import Outgoing, Producer, Record, TopicDescription, TransactionalProducer
 from quixframes.parameters_writer import Rows, Ticker
 from quixframes.settings import BufferSettings, Duration, WriterSettings, byte_count, seconds
 from quixframes.story import StreamProperties
@@ -94,11 +94,17 @@ class InFlight:
 
 
 class Outputs:
-    """The output topics of a client: flushed together before anything is committed."""
+    """The output topics of a client: flushed together before anything is committed.
 
-    def __init__(self, settings: WriterSettings) -> None:
+    They write through ``producer``; or, while a topic is read exactly once, through the producer of its transactions.
+    """
+
+    def __init__(self, settings: WriterSettings, producer: Callable[[], Producer]) -> None:
         self.settings = settings
         self.in_flight = InFlight(byte_count(settings.memory))
+        self._make_producer = producer
+        self._plain: Producer | None = None
+        self._transactional: TransactionalProducer | None = None
         self._lock = threading.Lock()
         self._topics: list[OutputTopic] = []
         self._failures = 0
@@ -110,6 +116,15 @@ class Outputs:
             return list(self._topics)
 
     @property
+    def producer(self) -> Producer:
+        """What everything is written through now."""
+        if self._transactional is not None:
+            return self._transactional
+        if self._plain is None:
+            self._plain = self._make_producer()
+        return self._plain
+
+    @property
     def failures(self) -> int:
         """How many messages have failed so far. A reader compares it: what a model wrote since then was delivered, or
         this number has changed."""
@@ -118,18 +133,59 @@ class Outputs:
     def flush(self, timeout: float) -> None:
         """Release every buffer, and wait until all that was written is acknowledged; raises what has failed."""
         topics = self.topics
-        errors: list[QuixframesError] = []
-        for topic in topics:
-            errors += topic._release_buffers()
-        everything = not topics or topics[0]._producer.flush(timeout)  # they share one producer
-        for topic in topics:
-            topic._raise_failures()
+        errors = self._release()
+        everything = not topics or self.producer.flush(timeout)
+        self.raise_failures()
         if errors:
             raise errors[0]
         if not everything:
             raise BrokerUnavailableError(
                 f"not everything written was acknowledged within {timeout:g} s; it is still being tried"
             )
+
+    def release(self) -> None:
+        """Send what the buffers hold; raises what is wrong with it."""
+        if errors := self._release():
+            raise errors[0]
+
+    def raise_failures(self) -> None:
+        """Raise what has failed and was not told yet."""
+        for topic in self.topics:
+            topic._raise_failures()
+
+    def take_failures(self) -> list[DeliveryError]:
+        """What has failed and was not told yet, which the caller tells."""
+        found: list[DeliveryError] = []
+        for topic in self.topics:
+            try:
+                topic._raise_failures()
+            except DeliveryError as exc:
+                found.append(exc)
+        return found
+
+    def begin_transactions(self, producer: TransactionalProducer) -> None:
+        """Write through this producer from now on. What was written before is acknowledged first."""
+        self.flush(seconds(self.settings.delivery_timeout) + 5)
+        self._transactional = producer
+
+    def end_transactions(self) -> None:
+        """Write without transactions again."""
+        self._transactional = None
+
+    @property
+    def in_transactions(self) -> bool:
+        """Whether what is written takes effect with the next commit of a topic that is read exactly once."""
+        return self._transactional is not None
+
+    def discard(self) -> None:
+        """What was written since the last commit does not count: drop what the buffers hold of it, and begin the
+        streams anew."""
+        for topic in self.topics:
+            for stream in topic.streams.values():
+                stream._discard()
+
+    def _release(self) -> list[QuixframesError]:
+        return [error for topic in self.topics for error in topic._release_buffers()]
 
     def _add(self, topic: OutputTopic) -> None:
         with self._lock:
@@ -154,14 +210,13 @@ class OutputTopic(Closing):
 
     __slots__ = (
         "_buffer_settings", "_closed", "_contract", "_delivery_timeout", "_encoder", "_failures", "_give_up_at",
-        "_in_flight", "_letter", "_lock", "_message_limit", "_outputs", "_producer", "_streams", "_ticker", "codec",
+        "_in_flight", "_letter", "_lock", "_message_limit", "_outputs", "_streams", "_ticker", "codec",
         "events_written", "messages_written", "name", "partitions", "rows_dead", "rows_written",
     )  # fmt: skip
 
     def __init__(
         self,
         description: TopicDescription,
-        producer: Producer,
         outputs: Outputs,
         buffer: BufferSettings,
         codec: Codec | None = None,
@@ -174,7 +229,6 @@ class OutputTopic(Closing):
         self.codec = codec
         self.partitions = description.partitions
         self._message_limit = description.message_limit
-        self._producer = producer
         self._outputs = outputs
         self._in_flight = outputs.in_flight
         self._delivery_timeout = seconds(outputs.settings.delivery_timeout)
@@ -388,7 +442,7 @@ class OutputTopic(Closing):
             why = "earlier rows of this topic failed first" if room else "closing ended before there was room for them"
             self._fail(self._failure(stream_id, left, why, kind))
             self._raise_failures()
-        self._producer.send(message, _OnDone(self, stream_id, rows, size, kind))
+        self._outputs.producer.send(message, _OnDone(self, stream_id, rows, size, kind))
         with self._lock:
             if kind is None:
                 self.rows_dead += rows
@@ -468,7 +522,7 @@ class OutputTopic(Closing):
 
     def _await(self, timeout: Duration | None) -> None:
         limit = self._patience(timeout)
-        everything = self._producer.flush(limit)
+        everything = self._outputs.producer.flush(limit)
         self._raise_failures()
         if not everything:
             raise BrokerUnavailableError(

@@ -189,6 +189,12 @@ class ParametersBuffer:
                     self._stream.topic._raise_failures()
                 self._send()
 
+    def _discard(self) -> None:
+        """Drop what is held."""
+        self._collected.clear()
+        self._released.clear()
+        self._rows.release("discard")
+
     def _collect_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         for n, row in enumerate(rows):
             _check_time(row, n)

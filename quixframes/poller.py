@@ -11,20 +11,24 @@ What this module holds to:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
 
-from quixframes.errors import ClosedError, CommitError, GroupMovedOnError, QuixframesError
-from quixframes.kafka import Admin, Change, Consumer, Offset, Partition, Polled, Record
+from quixframes.assignment import Account, Assignment, Chunk
+from quixframes.errors import ClosedError, CommitError, GroupMovedOnError, QuixframesError, TopicNotFoundError
+from quixframes.kafka import Admin, Change, Consumer, Offset, Partition, Polled, Rebalance, Record
 from quixframes.ledger import Ledger
-from quixframes.settings import AutoOffsetReset, Hooks, ReaderSettings, byte_count, seconds
+from quixframes.outage import Outage
+from quixframes.settings import Hooks, ReaderSettings, byte_count, seconds
+from quixframes.subscription import Start, Subscription
 
-__all__ = ["Assignment", "Chunk", "Poller", "Start"]
+__all__ = ["Handover", "Poller"]
 
 log = logging.getLogger(__name__)
 
@@ -33,45 +37,16 @@ log = logging.getLogger(__name__)
 _POLL_BUSY = 0.005
 _POLL_IDLE = 0.05
 _POLL_PAUSED = 0.1
-_TROUBLE_EVERY = 1.0
+_LOOK_EVERY = 1.0
+_TOPICS_EVERY = 10.0  # seconds between two looks at which topics a pattern matches
 
 
-@dataclass(slots=True, eq=False)
-class Assignment:
-    """One partition, for as long as this reader has it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Handover:
+    """Partitions that are about to go to another instance, and what is to be committed for them before."""
 
-    ``position`` is the offset up to which its records have been handed to the reading thread; ``ledger`` is None where
-    there is no group to commit to; ``gaps`` are the offsets at which it goes on after messages that are gone.
-    """
-
-    partition: Partition
-    ledger: Ledger | None
-    position: int
-    committed: Offset | None = None
-    owned: bool = True
-    gaps: deque[int] = field(default_factory=deque)
-
-
-Chunk = list[tuple[Assignment, list[Record]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where a partition is read from that has no committed offset: a broker time, or what ``reset`` says."""
-
-    reset: AutoOffsetReset
-    timestamp_ms: int | None = None
-
-    @property
-    def is_earliest(self) -> bool:
-        """Whether that is the first retained message."""
-        return self.timestamp_ms is None and self.reset is AutoOffsetReset.Earliest
-
-    def offsets(self, admin: Admin, topic: str) -> dict[int, int]:
-        """The offset for each partition of a topic."""
-        if self.timestamp_ms is not None:
-            return admin.offsets_at(topic, self.timestamp_ms)
-        return admin.beginnings(topic) if self.reset is AutoOffsetReset.Earliest else admin.ends(topic)
+    assignments: list[Assignment]
+    offsets: Future[Mapping[Partition, Offset]]
 
 
 class Poller:
@@ -79,75 +54,96 @@ class Poller:
 
     Args:
         consumer: the consumer; it is this object's from now on.
-        topic: what to read.
+        subscription: what to read.
         group: whether the consumer is a member of a group, which assigns and to which is committed.
-        admin: to look up offsets.
+        admin: to look up topics and offsets.
         start: where to begin without a committed offset.
         settings: limits and time-outs.
         hooks: told of rebalances and commits, in this thread; their errors are logged.
+        found: told the topics that are about to be read, at first and when a pattern matches new ones.
     """
 
     def __init__(
         self,
         consumer: Consumer,
-        topic: str,
+        subscription: Subscription,
         *,
         group: bool,
         admin: Admin,
         start: Start,
         settings: ReaderSettings,
         hooks: Hooks,
+        found: Callable[[frozenset[str]], object],
     ) -> None:
         self._consumer = consumer
-        self._topic = topic
+        self._subscription = subscription
+        self._topic = str(subscription)
         self.has_group = group
         self._admin = admin
         self._start = start
         self._hooks = hooks
+        self._found = found
         self._most_bytes = byte_count(settings.prefetch)
-        self._warn_after = seconds(settings.warn_after)
         self._model_timeout = None if settings.model_timeout is None else seconds(settings.model_timeout)
         self.lock = threading.RLock()
-        """Guards the assignments and their ledgers."""
+        """Guards the assignments, their ledgers and accounts."""
         self._changed = threading.Condition(self.lock)
         self._chunks: deque[tuple[Chunk, int]] = deque()
         self._bytes = 0
         self._commits: deque[tuple[Collection[Assignment], Future[bool]]] = deque()
+        self._handovers: deque[Handover] = deque()
+        self._rewinds: list[Future[None]] = []
         self._error: QuixframesError | None = None
         self._closing: float | None = None
         self._paused: frozenset[Partition] = frozenset()
         self._starting: set[Partition] = set()
         self._gone: dict[Partition, int] = {}
         self.assignments: dict[Partition, Assignment] = {}
+        self.accounts: dict[Partition, Account] = {}
+        """The rows of every partition that was ever this reader's."""
         self.assigned_once = not group
         self.generation = 0
+        self.in_loop = False
+        """Whether a loop runs, which can finish what is about to go."""
         self.batch_out_since: float | None = None
         self._next_look = 0.0
-        self._warned = False
-        self.trouble: str | None = None
-        self.trouble_since: float | None = None
-        self.waited = 0.0
+        self._next_topics = time.monotonic() + _TOPICS_EVERY
+        self.outage = Outage(self._topic, seconds(settings.warn_after))
         self.messages_gone = 0
+        self.bytes_read = 0
+        self.rebalances = 0
         self.commits = 0
         self.commits_moved_on = 0
         try:
+            self.topics = subscription.topics(admin)
             # "From now on" means from the opening on, and not from when the group has settled.
-            self._begin = {Partition(topic, n): offset for n, offset in start.offsets(admin, topic).items()}
+            self._begin = {
+                Partition(topic, n): offset
+                for topic in sorted(self.topics)
+                for n, offset in start.offsets(admin, topic).items()
+            }
+            found(self.topics)
             if group:
-                consumer.subscribe([topic], self._revoking)
+                consumer.subscribe(self.topics, self._revoking)
             else:
                 consumer.assign(self._begin)
-                self.assignments = {at: Assignment(at, None, offset) for at, offset in self._begin.items()}
+                self.assignments = {at: self._assignment(at, None, offset) for at, offset in self._begin.items()}
         except BaseException:
             consumer.close(1.0)
             raise
-        self._thread = threading.Thread(target=self._run, name=f"quixframes-reader-{topic}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"quixframes-reader-{self._topic}", daemon=True)
         self._thread.start()
+
+    @property
+    def name(self) -> str:
+        """What is read."""
+        return self._topic
 
     # For the reading thread
 
     def peek(self, timeout: float) -> Chunk:
-        """The first of what was read ahead, which stays there; empty where nothing arrives within ``timeout`` seconds.
+        """The first of what was read ahead, which stays there; empty where nothing arrives within ``timeout`` seconds,
+        or partitions are about to go.
 
         Raises:
             QuixframesError: what ended the reading.
@@ -155,7 +151,7 @@ class Poller:
         with self._changed:
             if not self._chunks and self._error is None and timeout > 0:
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._chunks or self._error is not None, timeout)
+                self._changed.wait_for(lambda: self._chunks or self._handovers or self._error is not None, timeout)
             if self._error is not None:
                 raise self._error
             return self._chunks[0][0] if self._chunks else []
@@ -181,16 +177,12 @@ class Poller:
     def caught_up(self) -> bool:
         """Whether nothing was read ahead, and nothing that is known of keeps more from being read."""
         with self.lock:
-            return not (self._chunks or self._paused or self._starting or self.trouble)
+            return not (self._chunks or self._paused or self._starting or self.outage.trouble)
 
     def to_commit(self) -> set[Assignment]:
         """The assignments of which more is finished than was committed."""
         with self.lock:
-            return {
-                assignment
-                for assignment in self.assignments.values()
-                if assignment.ledger is not None and Offset(*assignment.ledger.committable()) != assignment.committed
-            }
+            return {assignment for assignment in self.assignments.values() if assignment.uncommitted is not None}
 
     def commit(self, assignments: Collection[Assignment], timeout: float) -> bool:
         """Commit what is finished of assignments, and wait for the cluster's acknowledgement.
@@ -205,7 +197,7 @@ class Poller:
         except TimeoutError:
             raise CommitError(
                 f"a commit to topic {self._topic!r} was not acknowledged within {timeout:g} s"
-                + (f" ({self.trouble})" if self.trouble else "")
+                + (f" ({self.outage.trouble})" if self.outage.trouble else "")
             ) from None
 
     def commit_soon(self, assignments: Collection[Assignment]) -> Future[bool]:
@@ -217,6 +209,70 @@ class Poller:
             self._commits.append((assignments, done))
             self._changed.notify_all()
         return done
+
+    def committed(self, offsets: Mapping[Assignment, Offset]) -> None:
+        """Take note of what was committed."""
+        self.commits += 1
+        with self.lock:
+            for assignment, offset in offsets.items():
+                assignment.committed = offset
+        self._tell("committed", {assignment.partition: at.offset for assignment, at in offsets.items()})
+
+    def moved_on(self, exc: GroupMovedOnError) -> None:
+        """Take note of a commit that came too late. It is not the model's error: the rows come again at the partitions'
+        new owner."""
+        self.commits_moved_on += 1
+        log.warning("topic %s: a commit came too late, the rows will be delivered again: %s", self._topic, exc)
+
+    def membership(self) -> object:
+        """What a transaction needs to commit for this member."""
+        return self._consumer.membership()
+
+    def rewind(self, timeout: float) -> None:
+        """Let go of everything that is not committed, and read on from what the group has committed: all of it is
+        delivered again.
+
+        Raises:
+            BrokerError: it did not come off within ``timeout`` seconds, or the reading has ended.
+        """
+        done: Future[None] = Future()
+        with self._changed:
+            if not self._thread.is_alive():
+                raise self._error or ClosedError(f"reading of topic {self._topic!r} has ended")
+            self._rewinds.append(done)
+            self._changed.notify_all()
+        try:
+            done.result(timeout)
+        except TimeoutError:
+            raise CommitError(f"topic {self._topic!r} could not be set back within {timeout:g} s") from None
+
+    @property
+    def handover(self) -> Handover | None:
+        """The first of the handovers that wait for the loop; None where there is none."""
+        with self.lock:
+            while self._handovers and self._handovers[0].offsets.done():  # it took too long
+                self._handovers.popleft()
+            return self._handovers[0] if self._handovers else None
+
+    def hand_over(self, handover: Handover) -> None:
+        """Let partitions go, with what is finished of them. What finishes later is not committed: from here on somebody
+        else may have it."""
+        with self.lock:
+            offsets = {a.partition: at for a in handover.assignments if (at := a.uncommitted) is not None}
+            for assignment in handover.assignments:
+                assignment.let_go()
+            if handover in self._handovers:
+                self._handovers.remove(handover)
+        with contextlib.suppress(InvalidStateError):
+            handover.offsets.set_result(offsets)
+
+    def leave_loop(self) -> None:
+        """No loop runs any more, which could finish what is about to go."""
+        with self.lock:
+            self.in_loop = False
+            self.batch_out_since = None
+        while (handover := self.handover) is not None:
+            self.hand_over(handover)
 
     def close(self, timeout: float) -> None:
         """Commit what is finished, leave the group, end the thread."""
@@ -248,16 +304,20 @@ class Poller:
 
     def _turn(self) -> None:
         self._do_commits()
+        self._do_rewinds()
         try:
             self._start_partitions()
             self._skip_gone()
             polled = self._consumer.poll(self._wait())
             self._take_in(polled)
-            self._look_for_trouble()
+            self._look()
         except QuixframesError as exc:
             if exc.retriable:
-                self._note_trouble(str(exc))
+                self.outage.note(str(exc), time.monotonic())
                 time.sleep(_POLL_PAUSED)
+            elif isinstance(exc, TopicNotFoundError) and self._subscription.pattern is not None:
+                self._next_topics = 0.0  # one that matched is gone, others may be left
+                self._look()
             else:
                 self._fail(exc)
         except Exception as exc:
@@ -290,19 +350,22 @@ class Poller:
             if self._paused:
                 # Nothing can arrive: wait where a commit, or room for more, can be noticed.
                 self._changed.wait_for(
-                    lambda: self._commits or self._closing is not None or self._bytes < self._most_bytes // 2,
+                    lambda: self._wanted or self._bytes < self._most_bytes // 2,
                     _POLL_PAUSED,
                 )
                 return 0.0
-            if self._commits:
+            if self._wanted:
                 return 0.0
             if self._chunks:
                 # The model has work: commits may come at any moment. They are noticed here, and not in a poll.
-                self._changed.wait_for(
-                    lambda: self._commits or self._closing is not None or not self._chunks, _POLL_BUSY
-                )
+                self._changed.wait_for(lambda: self._wanted or not self._chunks, _POLL_BUSY)
                 return 0.0
             return _POLL_IDLE if out is None else _POLL_BUSY
+
+    @property
+    def _wanted(self) -> bool:
+        """Whether somebody waits for this thread."""
+        return bool(self._commits or self._rewinds) or self._closing is not None
 
     def _set_paused(self, partitions: frozenset[Partition]) -> None:
         if to_pause := partitions - self._paused:
@@ -313,14 +376,7 @@ class Poller:
 
     def _take_in(self, polled: Polled) -> None:
         for rebalance in polled.rebalances:
-            log.info("%s of topic %s: %s", rebalance.change.value, self._topic, _named(rebalance.partitions))
-            if rebalance.change is Change.Assigned:
-                self._starting |= rebalance.partitions
-                with self._changed:
-                    self.assigned_once = True
-            else:
-                self._drop(rebalance.partitions)
-            self._tell(rebalance.change.value, sorted(at.number for at in rebalance.partitions))
+            self._rebalance(rebalance)
         self._gone |= {at: offset for at, offset in (polled.gone or {}).items() if at in self.assignments}
         by_partition: dict[tuple[str, int], list[Record]] = {}
         size = 0
@@ -336,10 +392,31 @@ class Poller:
             if chunk:
                 self._chunks.append((chunk, size))
                 self._bytes += size
+                self.bytes_read += size
             for at, assignment in self.assignments.items():
                 assignment.position = self._consumer.position(at) or assignment.position
+                assignment.behind = self._consumer.lag(at)
             if chunk or polled.rebalances:
                 self._changed.notify_all()
+
+    def _rebalance(self, rebalance: Rebalance) -> None:
+        self.rebalances += 1
+        ours = sorted(rebalance.partitions)
+        log.info(
+            "%s of topic %s: %s", rebalance.change.value, self._topic, ", ".join(map(str, ours)) or "no partitions"
+        )
+        if rebalance.change is Change.Assigned:
+            self._starting |= rebalance.partitions
+            with self._changed:
+                self.assigned_once = True
+            self._tell("assigned", ours)
+            if not self.assignments and not self._starting:
+                log.info("topic %s: the group has no partition for this instance, which waits for one", self._topic)
+        else:
+            with self.lock:
+                streams = {at: sorted(a.streams) if (a := self.assignments.get(at)) else [] for at in ours}
+            self._drop(rebalance.partitions)
+            self._tell(rebalance.change.value, streams)
 
     def _tell(self, event: str, news: object) -> None:
         hook = getattr(self._hooks, event)
@@ -365,10 +442,33 @@ class Poller:
                 log.warning("topic %s: where the group begins could not be committed: %s", self._topic, exc)
         with self._changed:
             for at, offset in starts.items():
-                self.assignments[at] = Assignment(at, Ledger(*offset), offset.offset, committed=offset)
+                self.assignments[at] = self._assignment(at, Ledger(*offset), offset.offset, offset)
                 self._consumer.seek(at, offset.offset)
             self._starting.clear()
             self.generation += 1
+
+    def _assignment(
+        self, at: Partition, ledger: Ledger | None, offset: int, committed: Offset | None = None
+    ) -> Assignment:
+        account = self.accounts.setdefault(at, Account())
+        return Assignment(at, ledger, offset, committed=committed, account=account)
+
+    def _do_rewinds(self) -> None:
+        with self._changed:
+            if not self._rewinds:
+                return
+            again = {at for at, assignment in self.assignments.items() if not assignment.leaving}
+            for assignment in self.assignments.values():
+                assignment.let_go()
+            self.assignments.clear()
+            self._gone.clear()
+            self._chunks.clear()
+            self._bytes = 0
+            self._starting |= again
+            self.generation += 1
+            rewinds, self._rewinds = self._rewinds, []
+        for done in rewinds:
+            done.set_result(None)
 
     def _drop(self, partitions: frozenset[Partition]) -> None:
         with self._changed:
@@ -378,7 +478,7 @@ class Poller:
                 self._gone.pop(at, None)
                 assignment = self.assignments.pop(at, None)
                 if assignment is not None:
-                    assignment.owned = False
+                    assignment.let_go()
             self.generation += 1
 
     def _skip_gone(self) -> None:
@@ -396,8 +496,8 @@ class Poller:
             with self._changed:
                 old = self.assignments[at]
                 if old.ledger is not None and first < old.ledger.next:
-                    old.owned = False
-                    self.assignments[at] = Assignment(at, Ledger(first), first)
+                    old.let_go()
+                    self.assignments[at] = self._assignment(at, Ledger(first), first)
                     self.generation += 1
                 else:
                     old.gaps.append(first)
@@ -425,57 +525,41 @@ class Poller:
         try:
             self._consumer.commit({assignment.partition: offset for assignment, offset in offsets.items()})
         except GroupMovedOnError as exc:
-            # Not the model's error: the rows come again at the partitions' new owner.
-            self.commits_moved_on += 1
-            log.warning("topic %s: a commit came too late, the rows will be delivered again: %s", self._topic, exc)
+            self.moved_on(exc)
             return False
-        self.commits += 1
-        with self.lock:
-            for assignment, offset in offsets.items():
-                assignment.committed = offset
-        self._tell("committed", {assignment.partition.number: at.offset for assignment, at in offsets.items()})
+        self.committed(offsets)
         return True
 
     def _revoking(self, partitions: frozenset[Partition]) -> Future[Mapping[Partition, Offset]]:
-        """What is finished and not committed, of partitions that are about to go. May run in the client's own
+        """Partitions are about to go: have the loop finish them, if there is one. May run in the client's own
         thread."""
-        done: Future[Mapping[Partition, Offset]] = Future()
-        with self.lock:
-            offsets = {}
-            for at in partitions:
-                assignment = self.assignments.get(at)
-                if assignment is not None and assignment.owned and assignment.ledger is not None:
-                    offset = Offset(*assignment.ledger.committable())
-                    # From here on somebody else may have it: what finishes later is not committed.
-                    assignment.owned = False
-                    if offset != assignment.committed:
-                        offsets[at] = offset
-        done.set_result(offsets)
-        return done
+        with self._changed:
+            ours = [a for at in partitions if (a := self.assignments.get(at)) is not None and a.owned]
+            handover = Handover(ours, Future())
+            for assignment in ours:
+                assignment.leaving = True
+            if self.in_loop and self._closing is None and self._error is None:
+                self._handovers.append(handover)
+                self._changed.notify_all()
+                return handover.offsets
+        self.hand_over(handover)
+        return handover.offsets
 
-    # Trouble
+    # What is looked at now and then
 
-    def _look_for_trouble(self) -> None:
+    def _look(self) -> None:
         now = time.monotonic()
         if now >= self._next_look:
-            self._next_look = now + _TROUBLE_EVERY
-            self._note_trouble(self._consumer.trouble())
-
-    def _note_trouble(self, trouble: str | None) -> None:
-        now = time.monotonic()
-        if trouble is None:
-            if self.trouble_since is not None:
-                self.waited += now - self.trouble_since
-                if self._warned:
-                    log.warning("topic %s: reading again after %.0f s", self._topic, now - self.trouble_since)
-            self.trouble, self.trouble_since, self._warned = None, None, False
-            return
-        self.trouble = trouble
-        if self.trouble_since is None:
-            self.trouble_since = now
-        if not self._warned and now - self.trouble_since >= self._warn_after:
-            self._warned = True
-            log.warning("topic %s: the cluster is out of reach, waiting for it: %s", self._topic, trouble)
+            self._next_look = now + _LOOK_EVERY
+            self.outage.note(self._consumer.trouble(), now)
+        if self._subscription.pattern is not None and self.has_group and now >= self._next_topics:
+            self._next_topics = now + _TOPICS_EVERY
+            topics = self._subscription.topics(self._admin)
+            if topics != self.topics:
+                log.info("topics that match %s: %s", self._topic, ", ".join(sorted(topics)))
+                self._found(topics)
+                self._consumer.subscribe(topics, self._revoking)
+                self.topics = topics
 
     def _end(self) -> None:
         deadline = self._closing if self._closing is not None else time.monotonic() + 5
@@ -488,13 +572,13 @@ class Poller:
                 log.warning("topic %s: leaving was not clean: %s", self._topic, exc)
             with self._changed:
                 for assignment in self.assignments.values():
-                    assignment.owned = False
-                for _, done in self._commits:
-                    done.set_exception(ClosedError(f"reading of topic {self._topic!r} has ended"))
+                    assignment.let_go()
+                ended = ClosedError(f"reading of topic {self._topic!r} has ended")
+                for _, committed in self._commits:
+                    committed.set_exception(ended)
+                for rewound in self._rewinds:
+                    rewound.set_exception(ended)
                 self._commits.clear()
+                self._rewinds.clear()
                 self._error = self._error or ClosedError(f"topic {self._topic!r} is closed")
                 self._changed.notify_all()
-
-
-def _named(partitions: frozenset[Partition]) -> str:
-    return ", ".join(str(at) for at in sorted(partitions)) or "no partitions"

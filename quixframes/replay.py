@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import replace
 from typing import Any, Self
 
@@ -22,22 +22,17 @@ from tqdm.auto import tqdm
 
 from quixframes import frames
 from quixframes.assemble import Assembler
+from quixframes.assignment import Assignment
 from quixframes.batch import RowBatch
+from quixframes.bounded import read_range
 from quixframes.codecs import Codec
 from quixframes.contract_check import ContractCheck
-from quixframes.errors import (
-    BrokerUnavailableError,
-    ContractBreachError,
-    FrameError,
-    OffsetGoneError,
-    SettingsError,
-)
+from quixframes.errors import ContractBreachError, FrameError, SettingsError
 from quixframes.event_frames import decode_events
 from quixframes.frames import FrameDecoder
 from quixframes.input import buffer_settings
 from quixframes.kafka import Admin, Consumer, Partition, Record
 from quixframes.message_reader import MessageReader
-from quixframes.poller import Assignment
 from quixframes.record_columns import RecordColumns
 from quixframes.settings import BufferSettings
 from quixframes.wire import Kind, Message
@@ -52,10 +47,6 @@ class _Bar(tqdm):  # type: ignore[misc]
     """A progress bar that starts no watching thread, which would outlive it."""
 
     monitor_interval = 0
-
-
-_POLL = 0.5
-_PATIENCE = 30.0
 
 
 class Replay:
@@ -93,7 +84,7 @@ class Replay:
         by_key = streams is not None and codec is None
         self._keys = {stream.encode() for stream in streams or ()} if by_key else None
 
-    def batches(self, buffer: BufferSettings | None = None, **rules: Any) -> Iterator[RowBatch]:
+    def batches(self, buffer: BufferSettings | None = None, **rules: Any) -> Generator[RowBatch, None, None]:
         """Row batches, in order for each stream; ended by where the topic ends now.
 
         Args:
@@ -107,8 +98,8 @@ class Replay:
         """
         return self._batches(replace(buffer_settings(buffer, rules), timeout=None))
 
-    def _batches(self, settings: BufferSettings) -> Iterator[RowBatch]:
-        assembler = Assembler(self.topic, settings)
+    def _batches(self, settings: BufferSettings) -> Generator[RowBatch, None, None]:
+        assembler = Assembler(settings)
 
         def ready() -> Iterator[RowBatch]:
             while assembler.ready:
@@ -126,21 +117,10 @@ class Replay:
     def events(self, *, stream_column: str | None = "stream") -> pd.DataFrame:
         """All events in one DataFrame, with a DatetimeIndex named ``time``: ``id``, ``value`` and a column for each
         tag. Streams stand one after the other, as in :meth:`to_frame`."""
-        found: dict[str, list[pa.RecordBatch]] = {}
-        for _, _, message in self._messages():
-            if message.kind is Kind.EVENTS and message.batch is not None:
-                found.setdefault(message.stream_id, []).append(message.batch)
-        names = sorted(found)
-        frame = decode_events([batch for name in names for batch in found[name]])
-        lengths = [sum(int(batch.num_rows) for batch in found[name]) for name in names]
-        if stream_column is not None:
-            if stream_column in frame.columns:
-                raise FrameError(
-                    f"events have a column {stream_column!r}: give stream_column= another name, or None",
-                    column=stream_column,
-                )
-            frame.insert(0, stream_column, _labels(names, lengths, frame.index))
-        return frame
+        found = self._collected(Kind.EVENTS)
+        frame = decode_events([batch for batches in found.values() for batch in batches])
+        rows = {stream_id: _rows(batches) for stream_id, batches in found.items()}
+        return _labelled(frame, stream_column, rows, "events have a column")
 
     def to_frame(self, *, stream_column: str | None = "stream") -> pd.DataFrame:
         """Everything in one DataFrame, with a DatetimeIndex named ``time``.
@@ -158,75 +138,50 @@ class Replay:
                 none of the messages.
         """
         decoder = FrameDecoder()
+        found = self._collected(Kind.PARAMETERS)
+        lengths = {}
+        parts: list[pd.DataFrame] = []
+        for stream_id in list(found):
+            batches = found.pop(stream_id)  # so that no stream is in memory in both forms but the one at hand
+            lengths[stream_id] = _rows(batches)
+            parts += [decoder.decode(frames.concat(run)) for run in _runs(batches)]
+        return _labelled(_united(parts), stream_column, lengths, "a parameter has the name")
+
+    def _collected(self, kind: Kind) -> dict[str, list[pa.RecordBatch]]:
+        """The batches of one kind by stream, ordered by ID."""
         found: dict[str, list[pa.RecordBatch]] = {}
         for _, _, message in self._messages():
-            if message.kind is Kind.PARAMETERS and message.batch is not None:
+            if message.kind is kind and message.batch is not None:
                 found.setdefault(message.stream_id, []).append(message.batch)
-        parts: list[pd.DataFrame] = []
-        names: list[str] = sorted(found)
-        lengths = []
-        for stream_id in names:
-            pieces = [decoder.decode(frames.concat(run)) for run in _runs(found.pop(stream_id))]
-            lengths.append(sum(len(piece) for piece in pieces))
-            parts.extend(pieces)
-        frame = _united(parts)
-        if stream_column is not None:
-            if stream_column in frame.columns:
-                raise FrameError(
-                    f"a parameter has the name {stream_column!r}: give stream_column= another name, or None",
-                    column=stream_column,
-                )
-            frame.insert(0, stream_column, _labels(names, lengths, frame.index))
-        return frame
+        return dict(sorted(found.items()))
 
     def _messages(self) -> Iterator[tuple[Assignment, int, Message]]:
         """The messages that are asked for, as (partition, offset, message)."""
         begin, end = self._admin.beginnings(self.topic), self._admin.ends(self.topic)
-        at = {
-            Partition(self.topic, n): Assignment(Partition(self.topic, n), None, begin[n])
-            for n in begin
-            if begin[n] < end[n]
-        }
-        if not at:
+        total = sum(end[n] - begin[n] for n in begin)
+        if not total:
             return
-        messages = MessageReader(self._codec, self._record_columns, self._contract)
+        assignments = {n: Assignment(Partition(self.topic, n), None, begin[n]) for n in begin}
+        contracts = None if self._contract is None else {self.topic: self._contract}
+        messages = MessageReader(self._codec, self._record_columns, contracts)
         found: set[str] = set()
         consumer = self._consumer()
-        total = sum(end[partition.number] - assignment.position for partition, assignment in at.items())
         bar = _Bar(total=total, unit=" messages", desc=f"replay {self.topic}", disable=not self._progress, leave=False)
         try:
-            consumer.assign({partition: assignment.position for partition, assignment in at.items()})
-            waited = 0.0
-            while at:
-                polled = consumer.poll(_POLL)
-                if polled.gone:
-                    partition, offset = next(iter(polled.gone.items()))
-                    raise OffsetGoneError(f"{partition}@{offset}: retention removed this while the replay was reading")
-                wanted = [record for record in polled.records if self._is_wanted(record, at, end)]
+            for step in read_range(consumer, self.topic, begin, end):
+                wanted = [record for record in step.records if self._keys is None or record.key in self._keys]
                 messages.read_ahead(wanted)
                 for record in wanted:
                     message = self._read(messages, record)
                     if message is None:
                         continue
                     if self.streams is None or message.stream_id in self.streams:
-                        assignment = at[Partition(record.topic, record.partition)]
                         if message.kind is Kind.PARAMETERS and message.batch is not None:
                             found.update(message.batch.schema.names)
-                        yield assignment, record.offset, message
-                waited = 0.0 if polled.records else waited + _POLL
-                for partition, assignment in list(at.items()):
-                    position = min(consumer.position(partition) or 0, end[partition.number])
-                    if position > assignment.position:
-                        bar.update(position - assignment.position)
-                        assignment.position, waited = position, 0.0
-                    if position >= end[partition.number]:
-                        consumer.pause([partition])
-                        del at[partition]
-                if waited > _PATIENCE:
-                    raise BrokerUnavailableError(
-                        f"nothing of topic {self.topic!r} arrived for {_PATIENCE:g} s: "
-                        f"{consumer.trouble() or 'no reason known'}"
-                    )
+                        yield assignments[record.partition], record.offset, message
+                for number, position in step.positions.items():
+                    bar.update(position - assignments[number].position)
+                    assignments[number].position = position
             absent = [column for column in self.columns or () if column not in found]
             if found and absent:
                 raise FrameError(
@@ -237,17 +192,12 @@ class Replay:
             bar.close()
             consumer.close(5.0)
 
-    def _is_wanted(self, record: Record, at: Mapping[Partition, Assignment], end: Mapping[int, int]) -> bool:
-        if Partition(record.topic, record.partition) not in at or record.offset >= end[record.partition]:
-            return False
-        return self._keys is None or record.key in self._keys
-
     def _read(self, messages: MessageReader, record: Record) -> Message | None:
         """The message; None for one that a contract sends to a dead-letter topic, since it is none of the topic's."""
         try:
             message = messages.read(record)
         except ContractBreachError as exc:
-            if messages.contract is None or not messages.contract.sends_dead_letters:
+            if self._contract is None or not self._contract.sends_dead_letters:
                 raise
             log.warning("left out of the replay: %s", exc)
             return None
@@ -275,10 +225,20 @@ class Replay:
         return f"<p>{html.escape(repr(self)[1:-1])}</p>"
 
 
-def _labels(names: list[str], lengths: list[int], index: pd.Index[Any]) -> pd.Series[Any]:
-    """The stream of each row, as a categorical."""
-    codes = np.repeat(np.arange(len(names)), lengths)
-    return pd.Series(pd.Categorical.from_codes(codes, pd.Index(names, dtype=object)), index=index)
+def _rows(batches: list[pa.RecordBatch]) -> int:
+    return sum(int(batch.num_rows) for batch in batches)
+
+
+def _labelled(frame: pd.DataFrame, column: str | None, rows: dict[str, int], clash: str) -> pd.DataFrame:
+    """The frame with a first column that says, as a categorical, which stream each row is of."""
+    if column is None:
+        return frame
+    if column in frame.columns:
+        raise FrameError(f"{clash} {column!r}: give stream_column= another name, or None", column=column)
+    codes = np.repeat(np.arange(len(rows)), list(rows.values()))
+    labels = pd.Categorical.from_codes(codes, pd.Index(list(rows), dtype=object))
+    frame.insert(0, column, pd.Series(labels, index=frame.index))
+    return frame
 
 
 def _runs(batches: list[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:

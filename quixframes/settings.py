@@ -29,6 +29,7 @@ __all__ = [
     "FaultSettings",
     "Hooks",
     "ReaderSettings",
+    "Retry",
     "Size",
     "WriterSettings",
     "byte_count",
@@ -181,9 +182,12 @@ class CommitSettings:
         whole_number(self.rows, "rows", least=1)
 
     @classmethod
-    def of(cls, value: CommitSettings | CommitMode) -> CommitSettings:
-        """The settings themselves, or those of a mode with its defaults."""
-        return value if isinstance(value, CommitSettings) else cls(mode=value)
+    def of(cls, value: CommitSettings | CommitMode, *, exactly_once: bool = False) -> CommitSettings:
+        """The settings themselves, or those of a mode with its defaults. Under exactly once, these are 200 ms and
+        1,000,000 rows: a transaction costs the same for few rows as for many, and its results wait for its end."""
+        if isinstance(value, CommitSettings):
+            return value
+        return cls(mode=value, every="200ms", rows=1_000_000) if exactly_once else cls(mode=value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,22 +347,59 @@ class FaultSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """How often :func:`quixframes.run` tries a model that raises, and how long it waits in between.
+
+    Args:
+        attempts: tries, the first one included. Default 3.
+        backoff: the wait before the second try; it doubles from try to try. Default 1 s.
+        longest: the longest wait. Default 30 s.
+        errors: exceptions after which to try again. Default: all but those of the cluster, which are never the batch's
+            fault.
+    """
+
+    attempts: int = 3
+    backoff: Duration = "1s"
+    longest: Duration = "30s"
+    errors: type[Exception] | tuple[type[Exception], ...] = Exception
+
+    def __post_init__(self) -> None:
+        whole_number(self.attempts, "attempts", least=1)
+        seconds(self.backoff, name="backoff")
+        seconds(self.longest, name="longest")
+        kinds = self.errors if isinstance(self.errors, tuple) else (self.errors,)
+        if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
+            raise SettingsError(f"errors={self.errors!r} has to be a class of exceptions, or a tuple of some")
+
+    def pause(self, attempt: int) -> float:
+        """Seconds to wait after the attempt of this number, from 1 on.
+
+        >>> [Retry(backoff="1s", longest="5s").pause(attempt) for attempt in (1, 2, 3, 4)]
+        [1.0, 2.0, 4.0, 5.0]
+        """
+        return min(seconds(self.longest), seconds(self.backoff) * 2.0 ** min(attempt - 1, 60))
+
+
+@dataclass(frozen=True, slots=True)
 class Hooks:
     """What a loop cannot express: functions that are told what happens to a reader, in its own thread, so be quick.
 
+    A partition is given as a :class:`~quixframes.Partition`: its topic and number.
+
     Args:
-        assigned: told the numbers of the partitions that came.
-        revoked: told the numbers of those that went; what was finished and acknowledged of them was committed before.
-        lost: told the numbers of those that were gone before anything could be committed.
-        committed: told the offset that was committed, by partition number.
+        assigned: told the partitions that came; an empty list says that the group has none for this instance.
+        revoked: told the partitions that went, each with the IDs of its streams that were met here and have not ended.
+            What was finished of them was committed before.
+        lost: told the same of partitions that were gone before anything could be committed.
+        committed: told the offset that was committed, by partition.
         idle: told a stream (:class:`~quixframes.StreamReader`) that has been silent for ``ReaderSettings.stream_idle``,
             once, until it speaks again. In the loop's thread. Its writer may have vanished.
     """
 
-    assigned: Callable[[list[int]], object] | None = None
-    revoked: Callable[[list[int]], object] | None = None
-    lost: Callable[[list[int]], object] | None = None
-    committed: Callable[[dict[int, int]], object] | None = None
+    assigned: Callable[[list[Any]], object] | None = None
+    revoked: Callable[[dict[Any, list[str]]], object] | None = None
+    lost: Callable[[dict[Any, list[str]]], object] | None = None
+    committed: Callable[[dict[Any, int]], object] | None = None
     idle: Callable[[Any], object] | None = None
 
 

@@ -11,7 +11,6 @@ What this module holds to:
 
 from __future__ import annotations
 
-import datetime as dt
 import enum
 import json
 import math
@@ -26,6 +25,7 @@ import pandas as pd
 
 from quixframes.errors import SettingsError
 from quixframes.json_object import JsonObject, checked_text
+from quixframes.moments import moment
 
 __all__ = [
     "DEFINITIONS",
@@ -111,7 +111,8 @@ class StreamProperties:
         put(self, "metadata", JsonObject(self.metadata, "metadata"))
         parents = (self.parents,) if isinstance(self.parents, str) else tuple(self.parents)
         put(self, "parents", tuple(str(checked_text(parent, "a parent")) for parent in parents))
-        put(self, "time_of_recording", _moment(self.time_of_recording))
+        if self.time_of_recording is not None:
+            put(self, "time_of_recording", moment(self.time_of_recording, "time_of_recording"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +301,7 @@ class Story:
         return cls(_properties_of(headers.get(PROPERTIES)), *_definitions_of(headers.get(DEFINITIONS)))
 
     def _texts(self) -> tuple[str, str, str]:
+        # Not the headers: they would stay with each of the many stories that a reader keeps.
         return _json_text(_said(self.properties)), self.parameters.text, self.events.text
 
     def __eq__(self, other: object) -> bool:
@@ -392,18 +394,6 @@ def location_under(location: str, path: str) -> str:
 
 def _frame(rows: Iterable[tuple[Any, ...]], columns: list[str], index: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=columns, index=pd.Index(list(index), name="id", dtype=object), dtype=object)
-
-
-def _moment(value: Any) -> pd.Timestamp | None:
-    if value is None:
-        return None
-    try:
-        stamp = pd.Timestamp(value)
-    except (ValueError, TypeError) as exc:
-        raise SettingsError(f"time_of_recording={value!r} is not a moment: {exc}") from None
-    if pd.isna(stamp):
-        raise SettingsError(f"time_of_recording={value!r} is not a moment")
-    return stamp.tz_localize(dt.UTC) if stamp.tz is None else stamp.tz_convert(dt.UTC)
 
 
 def _check_definition(definition: ParameterDefinition | EventDefinition, more: tuple[str, ...]) -> None:

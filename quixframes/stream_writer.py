@@ -32,7 +32,8 @@ from quixframes.errors import (
 from quixframes.events_writer import EventsWriter
 from quixframes.foreign import encode_within
 from quixframes.frames import FrameDecoder, FrameEncoder
-from quixframes.kafka import Outgoing
+from quixframes.kafka import MadeRecord, Outgoing
+from quixframes.moments import moment
 from quixframes.parameters_writer import ParametersWriter, Rows
 from quixframes.settings import BufferSettings, Duration
 from quixframes.story import Story, StreamProperties
@@ -69,18 +70,6 @@ class Accepted(NamedTuple):
     letters: Sequence[tuple[Outgoing, int]] = ()
 
 
-class _Refused(NamedTuple):
-    """Rows that were not written to their topic, as the record that they would have been there."""
-
-    topic: str
-    key: bytes
-    value: bytes
-    headers: Headers
-    partition: int = -1
-    offset: int = -1
-    timestamp: int = -1
-
-
 class StreamWriter(Closing):
     """One stream of an output topic: what is written here shares one key, one partition, and its order.
 
@@ -113,7 +102,9 @@ class StreamWriter(Closing):
         self.events = EventsWriter(self)
         self.properties = PropertiesWriter(self)
         if properties is not None:
-            self._begin_story(Story(properties))
+            story = Story(properties)
+            self._check_story(story)
+            self._begin_story(story)
 
     @property
     def story(self) -> Story:
@@ -138,14 +129,8 @@ class StreamWriter(Closing):
         return pd.Timestamp(self._epoch, tz="UTC")
 
     @epoch.setter
-    def epoch(self, moment: Any) -> None:
-        try:
-            stamp = pd.Timestamp(moment)
-            ns = (stamp.tz_localize("UTC") if stamp.tz is None else stamp).as_unit("ns").value
-        except (ValueError, TypeError) as exc:
-            raise SettingsError(f"epoch={moment!r} is not a moment: {exc}") from None
-        if pd.isna(stamp):
-            raise SettingsError(f"epoch={moment!r} is not a moment")
+    def epoch(self, value: Any) -> None:
+        ns = moment(value, "epoch", "ns").value
         with self._lock:
             self.parameters.buffer._convert()
             self._epoch = ns
@@ -205,7 +190,6 @@ class StreamWriter(Closing):
             self._begin_story(story)
 
     def _begin_story(self, story: Story) -> None:
-        self._check_story(story)
         self._story = story
         self._untold = deadline = time.monotonic() + _TELL_AFTER
         self.topic._ticker.watch(self.parameters.buffer, deadline)
@@ -224,6 +208,15 @@ class StreamWriter(Closing):
         with self._lock:
             self.parameters.buffer.flush()
             self._tell()
+
+    def _discard(self) -> None:
+        """Forget what the buffer holds, and begin anew: what was sent since the last commit does not count, so a reader
+        must not miss its numbers."""
+        with self._lock:
+            self.parameters.buffer._discard()
+            self._session, self._sequence = uuid.uuid4().hex[:16], 0
+            if self._story != Story():
+                self._begin_story(self._story)
 
     def _tell(self) -> None:
         if self._untold is not None:
@@ -281,7 +274,9 @@ class StreamWriter(Closing):
                 story=self._story,
             )
             made = ((key, value, headers, rows) for value, headers, rows in found)
-        return [(letter(_Refused(topic.name, key, value, headers), error), rows) for key, value, headers, rows in made]
+        return [
+            (letter(MadeRecord(topic.name, key, value, headers), error), rows) for key, value, headers, rows in made
+        ]
 
     def _check_size(self, batch: pa.RecordBatch) -> None:
         topic = self.topic

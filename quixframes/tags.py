@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from quixframes.columns import OBJECT, dictionary_array, refuse
 from quixframes.dtypes import rule_for, tag_rule_of
 from quixframes.errors import SettingsError
+from quixframes.plans import Plans
 from quixframes.rules import KEY, OBJECTS, TAG, TAG_TYPE, TAGS, TEXT_ADVICE, text_dtype
 
 __all__ = ["DefaultTags", "checked_tags", "constant_tag", "filled_tag"]
@@ -60,7 +61,6 @@ class _Plan:
     """What becomes of batches of one schema: the tags that are there, as (position, default); the dictionaries of those
     that are added, whose fields stand at the end of ``target``."""
 
-    source: Any
     present: tuple[tuple[int, str], ...]
     added: tuple[Any, ...]
     target: Any
@@ -78,8 +78,7 @@ class DefaultTags:
         self.tags = checked_tags(tags)
         text = text_dtype()
         self._rule = OBJECT_TAG if text == OBJECT else tag_rule_of(text, TAG)
-        self._plans: dict[bytes, _Plan] = {}
-        self._last: _Plan | None = None
+        self._plans = Plans(self._plan, kept=KEPT)
 
     def __repr__(self) -> str:
         return f"DefaultTags({self.tags})"
@@ -93,7 +92,7 @@ class DefaultTags:
         """
         if not self.tags:
             return batch
-        plan = self._plan_of(batch.schema)
+        plan = self._plans.of(batch.schema)
         arrays, schema = batch.columns, plan.target
         for position, default in plan.present:
             field, arrays[position] = _with_default(batch.schema.field(position), arrays[position], default)
@@ -104,25 +103,12 @@ class DefaultTags:
             arrays += [dictionary_array(firsts, values, False) for values in plan.added]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def _plan_of(self, schema: Any) -> _Plan:
-        last = self._last  # read once: another thread may put its own here
-        if last is not None and last.source.equals(schema, check_metadata=True):
-            return last
-        key = schema.serialize().to_pybytes()
-        plan = self._plans.get(key)
-        if plan is None:
-            if len(self._plans) >= KEPT:
-                self._plans.clear()
-            plan = self._plans[key] = self._plan(schema)
-        self._last = plan
-        return plan
-
     def _plan(self, schema: Any) -> _Plan:
         places = {name: position for position, name in enumerate(schema.names)}
         present = tuple((places[TAG + name], value) for name, value in self.tags.items() if TAG + name in places)
         missing = {TAG + name: value for name, value in self.tags.items() if TAG + name not in places}
         target = pa.schema([*schema, *(self._rule.field(name) for name in missing)])
-        return _Plan(schema, present, tuple(_dictionary(value) for value in missing.values()), target)
+        return _Plan(present, tuple(_dictionary(value) for value in missing.values()), target)
 
 
 def constant_tag(value: str | None, rows: int) -> pa.Array:

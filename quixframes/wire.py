@@ -27,6 +27,7 @@ from quixframes import frames
 from quixframes.errors import DamagedMessageError, ForeignMessageError, FutureVersionError, MessageTooLargeError
 from quixframes.event_frames import check_events
 from quixframes.kafka import Record
+from quixframes.plans import Plans
 from quixframes.story import Story, StoryReader
 
 __all__ = ["VERSION", "Headers", "Kind", "Message", "MessageDecoder", "MessageEncoder", "StreamEndType", "event_times"]
@@ -88,7 +89,6 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _EncodedSchema:
-    schema: pa.Schema
     encoded: bytes
     fingerprint: bytes
     dictionaries: int
@@ -97,7 +97,7 @@ class _EncodedSchema:
     @classmethod
     def of(cls, schema: pa.Schema) -> _EncodedSchema:
         encoded = schema.serialize().to_pybytes()
-        return cls(schema, encoded, _fingerprint(encoded), _dictionaries(schema), frames.row_width(schema))
+        return cls(encoded, _fingerprint(encoded), _dictionaries(schema), frames.row_width(schema))
 
 
 def _fingerprint(schema_bytes: bytes | memoryview) -> bytes:
@@ -108,9 +108,7 @@ class MessageEncoder:
     """Turns record batches in normal form into message values and headers. One for each topic; safe in any thread."""
 
     def __init__(self) -> None:
-        # A schema's equality and hash pass over its metadata, which is where the dtypes are: so keyed by its bytes.
-        self._schemas: dict[bytes, _EncodedSchema] = {}
-        self._latest = _EncodedSchema.of(pa.schema([]))
+        self._schemas = Plans(_EncodedSchema.of, kept=_KEPT_SCHEMAS)
 
     def encode(
         self,
@@ -130,7 +128,7 @@ class MessageEncoder:
         twice. A batch without rows gives none. The batch has to have passed :meth:`check`.
         """
         spare = limit - _MESSAGE_OVERHEAD - len(stream_id.encode()) - story.nbytes
-        schema = self._schema(batch.schema)
+        schema = self._schemas.of(batch.schema)
         return (
             (
                 value,
@@ -154,7 +152,7 @@ class MessageEncoder:
         Raises:
             MessageTooLargeError: a row does not; the error has its position.
         """
-        schema = self._schema(batch.schema)
+        schema = self._schemas.of(batch.schema)
         # What a message of one row takes beside the row: the schema, Arrow's account of each column with its buffers
         # (each filled up to eight bytes), and the dictionaries: all of a categorical's, and its own of a tag's.
         fixed = _MESSAGE_OVERHEAD + len(stream_id.encode()) + len(schema.encoded) + 128 * (batch.num_columns + 1)
@@ -168,19 +166,6 @@ class MessageEncoder:
             sizes = np.atleast_1d(frames.lone_nbytes(batch) if schema.dictionaries else frames.row_nbytes(batch))
             if sizes.max() + fixed > limit:
                 raise _too_large(int(sizes.argmax()), limit)
-
-    def _schema(self, schema: pa.Schema) -> _EncodedSchema:
-        latest = self._latest  # read once: another thread may put its own here
-        if latest.schema.equals(schema, check_metadata=True):
-            return latest
-        encoded = schema.serialize().to_pybytes()
-        known = self._schemas.get(encoded)
-        if known is None:
-            if len(self._schemas) >= _KEPT_SCHEMAS:
-                self._schemas.clear()
-            known = self._schemas[encoded] = _EncodedSchema.of(schema)
-        self._latest = known
-        return known
 
 
 def _cut(

@@ -1,12 +1,13 @@
 """One real Kafka for each session of pytest, and fresh topics for each test.
 
 ``pytest --kafka local`` (default) starts one from packages; ``--kafka docker`` runs the same tests on testcontainers'
-Kafka; ``--kafka HOST:PORT`` on one that is there.
+Kafka; ``--kafka HOST:PORT`` on one that is there. ``--transport confluent`` runs them over the other client.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -25,6 +26,12 @@ MakeTopic = Callable[..., str]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kafka", default="local", help="local (default), docker, or HOST:PORT")
+    parser.addoption("--transport", help="the Kafka client of every StreamingClient: kafka-python (default), confluent")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if transport := config.getoption("--transport"):
+        os.environ["QUIXFRAMES_TRANSPORT"] = transport
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +48,38 @@ def broker_address(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
             yield kafka.address
     else:
         yield choice
+
+
+@pytest.fixture(scope="session")
+def faulty_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qf.LocalKafka]:
+    """The broker behind ``own_kafka``."""
+    # A broker that was killed is let back in when its old session has ended: soon, so that tests need not wait.
+    settings = {"broker.session.timeout.ms": 1000, "broker.heartbeat.interval.ms": 200}
+    # And members of groups are given up as soon, where a test asks for it.
+    settings["group.min.session.timeout.ms"] = 1000
+    with qf.LocalKafka(tmp_path_factory.mktemp("faulty"), keep=False, settings=settings) as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def own_kafka(faulty_kafka: qf.LocalKafka) -> Iterator[qf.LocalKafka]:
+    """A broker to be frozen and killed: each test gets it running."""
+    if not faulty_kafka.running:
+        faulty_kafka.restart()
+    yield faulty_kafka
+    if faulty_kafka.running:
+        faulty_kafka.resume()
+
+
+@pytest.fixture(scope="session")
+def guarded_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qf.LocalKafka]:
+    """A broker that keeps permissions: everything is allowed that ``forbid`` does not forbid."""
+    settings = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+    }
+    with qf.LocalKafka(tmp_path_factory.mktemp("guarded"), keep=False, settings=settings) as kafka:
+        yield kafka
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from quixframes.contracts.declared import Parameter, Tag, found_name
 from quixframes.contracts.promotions import Promotion, is_numpy_float, missing_in, nothing, promotion
 from quixframes.contracts.tables import table
 from quixframes.errors import ContractError
+from quixframes.plans import Plans
 from quixframes.record_batches import keep_rows
 
 __all__ = ["Conformed", "Conformer", "Kind", "Problem"]
@@ -126,8 +127,7 @@ class Conformer:
     def __init__(self, contract: Contract, *, topic: str | None = None) -> None:
         self.contract = contract
         self.topic = topic
-        self._plans: dict[bytes, _Plan] = {}
-        self._last: _Plan | None = None
+        self._plans = Plans(self._plan, kept=KEPT)
 
     def apply(self, batch: pa.RecordBatch, *, stream_id: str | None = None) -> Conformed:
         """What becomes of a batch in normal form under the contract.
@@ -135,7 +135,7 @@ class Conformer:
         Raises:
             ContractError: it does not keep the contract, and the contract says that this is an error.
         """
-        plan = self._plan_of(batch.schema)
+        plan = self._plans.of(batch.schema)
         if plan.clean:
             return Conformed(batch)
         policy = self.contract.policy
@@ -164,19 +164,6 @@ class Conformer:
         return Conformed(result, rejected, problems, counts or NONE)
 
     # Plans
-
-    def _plan_of(self, schema: pa.Schema) -> _Plan:
-        last = self._last  # read once: another thread may put its own here
-        if last is not None and last.source.equals(schema, check_metadata=True):
-            return last
-        key = schema.serialize().to_pybytes()
-        plan = self._plans.get(key)
-        if plan is None:
-            if len(self._plans) >= KEPT:
-                self._plans.clear()
-            plan = self._plans[key] = self._plan(schema)
-        self._last = plan
-        return plan
 
     def _plan(self, schema: pa.Schema) -> _Plan:
         contract = self.contract

@@ -166,8 +166,7 @@ def clean_weather(client: qf.StreamingClient, names: Names, cut: Cut, show: Show
         client.open_input_topic(names.raw, names.cleaning, commit_settings=qf.CommitMode.Manual) as raw,
         client.open_output_topic(names.clean) as clean,
     ):
-        assert raw.contract is not None  # the topic was made with one
-        can_be = raw.contract.parameters
+        can_be = raw.contracts[names.raw].parameters
         # Where a batch ends is for the rows to say, not for the clock: a gap that is cut in two is not filled.
         batches = raw.batches(trigger=lambda arrived: cut(arrived, can_be), timeout=None, idle=PATIENCE)
         for batch in until_ended(batches, rows):

@@ -2,7 +2,7 @@
 
 This package is the only one that imports kafka-python. It implements the Protocols of :mod:`quixframes.kafka`, raises
 errors of :mod:`quixframes.errors` only, and is where each of the client's measured defects is met once, by the smallest
-sound means. ``tests/kafka_python`` shows each defect in the bare client beside our freedom from it.
+sound means. ``tests/kafka_python`` shows each defect in the bare client; ``tests/adapters``, our freedom from it.
 
 kafka-python logs each lost connection and each try of a new one, as warnings and errors of the loggers below "kafka".
 They are left as they are: ``logging.getLogger("kafka").setLevel(logging.CRITICAL)`` silences them, and nothing is lost
@@ -11,6 +11,7 @@ by it, since whatever lasts is raised or reported by us.
 - ``failures``: kafka-python's exceptions, as a table to ours
 - ``network``: connections that say why they failed, are read fast, and know when they last heard of a broker
 - ``producer`` (with ``lanes``), ``consumer``, ``admin``: the three Protocols
+- ``transactions`` (with ``coordinators`` and ``membership``): the producer of transactions
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from quixframes.kafka import Transport
 from quixframes.kafka_python.admin import PythonAdmin
 from quixframes.kafka_python.consumer import PythonConsumer
 from quixframes.kafka_python.producer import PythonProducer
+from quixframes.kafka_python.transactions import PythonTransactionalProducer
 from quixframes.settings import Connection, ReaderSettings, WriterSettings
 
 __all__ = ["KafkaPython"]
@@ -32,6 +34,12 @@ class KafkaPython:
     def producer(self, connection: Connection, settings: WriterSettings) -> PythonProducer:
         """A connected producer."""
         return PythonProducer(connection, settings)
+
+    def transactional(
+        self, connection: Connection, settings: WriterSettings, *, transactional_id: str
+    ) -> PythonTransactionalProducer:
+        """A connected producer of transactions under this ID, which takes it over from any other."""
+        return PythonTransactionalProducer(connection, settings, transactional_id=transactional_id)
 
     def consumer(self, connection: Connection, settings: ReaderSettings, *, group: str | None) -> PythonConsumer:
         """A connected consumer; ``group`` is None for one that will ``assign``."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -11,25 +9,37 @@ from typing import Any
 
 import kafka.errors as theirs
 from kafka import KafkaConsumer, TopicPartition
-from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
-from kafka.coordinator.assignors.cooperative_sticky import (
-    CooperativeStickyAssignor,
-)
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from kafka.protocol.metadata import MetadataRequest
-from kafka.structs import OffsetAndMetadata
 
-from quixframes.errors import BrokerError, ClosedError, CommitError, GroupMovedOnError, TopicNotFoundError
-from quixframes.kafka import Change, Offset, Partition, Polled, Rebalance, Revoking
+from quixframes.errors import (
+    BrokerError,
+    ClosedError,
+    CommitError,
+    FencedError,
+    GroupMovedOnError,
+    TopicNotFoundError,
+)
+from quixframes.kafka import Offset, Partition, Polled, Revoking
 from quixframes.kafka_python.failures import is_passing, translated
+from quixframes.kafka_python.holds import Holds
+from quixframes.kafka_python.membership import Membership
 from quixframes.kafka_python.network import Client, Opening, settings_for
+from quixframes.kafka_python.rebalancing import Member, to_theirs
 from quixframes.settings import Connection, ReaderSettings, byte_count, seconds
 
 __all__ = ["PythonConsumer"]
 
-_log = logging.getLogger(__name__)
-
+_ASSIGNORS = {
+    "cooperative-sticky": CooperativeStickyAssignor,
+    "sticky": StickyPartitionAssignor,
+    "range": RangePartitionAssignor,
+    "roundrobin": RoundRobinPartitionAssignor,
+}
 _COMMIT_TIMEOUT = 5.0  # seconds that a commit may take before it counts as failed
-_LAST_COMMIT_TIMEOUT = 3.0  # ... and the one made while partitions are handed over: the whole group waits for it
 _SILENCE = 4.0  # seconds without a word from a broker that mean trouble; idle connections speak every _REFRESH
 _REFRESH = 2.0  # seconds between two looks at the topics' metadata, which are also a sign of life
 _PAUSE = 0.05  # seconds between two tries of what fails at once
@@ -47,6 +57,7 @@ class PythonConsumer:
         self._patience = seconds(connection.connect_timeout)
         prefetch = max(byte_count(settings.prefetch), 128 * 1024)
         session = round(seconds(settings.session_timeout) * 1000)
+        self._revoke_timeout = seconds(settings.revoke_timeout)
         opening = Opening(connection)
         self._consumer = opening.open(
             lambda: KafkaConsumer(
@@ -56,11 +67,12 @@ class PythonConsumer:
                 # Nobody but our caller decides where to read: what is not there any more comes back as ``Polled.gone``.
                 auto_offset_reset="none",
                 isolation_level="read_committed",
+                group_instance_id=settings.instance_id if group is not None else None,
                 session_timeout_ms=session,
                 # Members hear of a rebalance with their heartbeat, and a cooperative one takes two rounds.
                 heartbeat_interval_ms=min(1_000, session // 6),
                 # The poller thread polls all the time, however long the model takes.
-                max_poll_interval_ms=max(300_000, session),
+                max_poll_interval_ms=max(300_000, session, round(self._revoke_timeout * 2000)),
                 max_poll_records=_MAX_RECORDS,
                 # One answer is being read while another is on its way, so neither may take more than half. That holds
                 # for one broker: answers of several may be there together, so each broker has a prefetch of its own.
@@ -68,28 +80,26 @@ class PythonConsumer:
                 fetch_max_bytes=min(_FETCH, prefetch // 2),
                 metadata_max_age_ms=round(_REFRESH * 1000),
                 request_timeout_ms=10_000,
-                partition_assignment_strategy=[CooperativeStickyAssignor],
+                partition_assignment_strategy=[_ASSIGNORS[settings.assignment]],
                 metrics_enabled=False,
                 **settings_for(connection),
             )
         )
         self._client: Client = self._consumer._client
-        self._rebalances: list[Rebalance] = []
-        self._paused: set[Partition] = set()
-        self._waiting: set[Partition] = set()  # without a position: nothing is fetched until it is given by ``seek``
+        self._holds = Holds(self._consumer)
+        self._ends = _noting_ends(self._consumer)
+        self._member: Member | None = None
         self._missing: dict[str, float] = {}
         self._leaderless: float | None = None  # since when no partition that is being read has a leader
         self._topics: frozenset[str] = frozenset()
-        self._member = False
-        self._member_id: str | None = None  # the name by which the group knew this member when it was last stable
         self._closed = False
-        self._last_commit_timeout = _LAST_COMMIT_TIMEOUT
 
     def subscribe(self, topics: Collection[str], revoking: Revoking) -> None:
-        """Join the group, and share the topics' partitions with its other members."""
+        """Join the group, and share the topics' partitions with its other members; called again, with other topics."""
         self._require(topics)
-        self._consumer.subscribe(sorted(topics), listener=_Listener(self, revoking))
-        self._member = True
+        if self._member is None:
+            self._member = Member(self._consumer, self._holds, revoking, self._revoke_timeout)
+        self._consumer.subscribe(sorted(topics), listener=self._member)
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
         """Read these partitions from these offsets, in no group."""
@@ -103,10 +113,15 @@ class PythonConsumer:
         self._check_open()
         gone: dict[Partition, int] | None = None
         found: Mapping[TopicPartition, list[Any]] = {}
+        member = self._member
         try:
             self._look_for_missing_topics()
-            if self._member:
-                timeout = self._joined(timeout)
+            if member is not None:
+                start = time.monotonic()
+                if not member.join(timeout):
+                    return Polled(member.told())
+                # The caller is to hear of a rebalance at once.
+                timeout = 0.0 if member.has_news else max(0.0, timeout - (time.monotonic() - start))
             found = self._consumer.poll(timeout_ms=timeout * 1000)
         except theirs.OffsetOutOfRangeError as exc:
             gone = self._positions(exc.args[0])
@@ -118,48 +133,39 @@ class PythonConsumer:
             if not is_passing(exc):
                 raise translated(exc, f"{self._what()} cannot be read") from exc
             time.sleep(min(timeout, _PAUSE))  # it may have come at once, and may come again
-        renewed = self._renew()
-        if gone is not None:
-            gone = {partition: at for partition, at in gone.items() if partition not in renewed}
-            for partition in gone:
-                self._hold(partition)
-        rebalances, self._rebalances = self._rebalances, []
-        records = [record for place, several in found.items() if place not in renewed for record in several]
-        return Polled(rebalances, records, gone)
+        for partition in gone or ():
+            self._holds.hold(partition)
+        records = [record for several in found.values() for record in several]
+        return Polled(member.told() if member is not None else (), records, gone)
 
     def seek(self, partition: Partition, offset: int) -> None:
         """Read on from this offset; what was fetched ahead is dropped."""
-        place = TopicPartition(*partition)
-        if place not in self._consumer.assignment():
-            return  # it was revoked since: the next poll says so
-        self._consumer.seek(place, offset)
-        self._waiting.discard(partition)
-        if partition not in self._paused:
-            self._consumer.resume(place)
+        self._holds.seek(partition, offset)
 
     def position(self, partition: Partition) -> int | None:
         """The offset after everything that ``poll`` has returned or passed over; None where the partition has gone, or
         waits for its position."""
-        if partition in self._waiting:
-            return None
-        state = self._consumer._subscription.assignment.get(TopicPartition(*partition))
-        return None if state is None or state.position is None else int(state.position.offset)
+        return self._holds.position(partition)
+
+    def lag(self, partition: Partition) -> int | None:
+        """How many offsets lie between the position and the end, as the cluster told it last."""
+        position, end = self._holds.position(partition), self._ends.get(TopicPartition(*partition))
+        return None if position is None or end is None else max(0, end - position)
+
+    def membership(self) -> Membership:
+        """What a transactional producer needs to commit for this member, as it is now."""
+        if self._member is None:
+            return Membership(self._group or "", -1, "", None, frozenset())
+        self._member.settle(_COMMIT_TIMEOUT)
+        return self._member.membership()
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Return nothing of these partitions from ``poll``, and fetch nothing more of them."""
-        assigned = self._consumer.assignment()
-        for partition in partitions:
-            if partition in assigned:
-                self._paused.add(partition)
-                self._consumer.pause(TopicPartition(*partition))
+        self._holds.pause(partitions)
 
     def resume(self, partitions: Iterable[Partition]) -> None:
         """End a pause."""
-        assigned = self._consumer.assignment()
-        for partition in partitions:
-            self._paused.discard(partition)
-            if partition in assigned and partition not in self._waiting:
-                self._consumer.resume(TopicPartition(*partition))
+        self._holds.resume(partitions)
 
     def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, Offset | None]:
         """What the group has committed for the partitions, with metadata; None where it never has."""
@@ -178,89 +184,30 @@ class PythonConsumer:
         self._check_open()
         if not offsets:
             return
-        if not self._untold().isdisjoint(offsets):
-            raise GroupMovedOnError(f"group {self._group!r} moved on: the next poll says how")
         deadline = time.monotonic() + _COMMIT_TIMEOUT
         while True:
-            left_ms = max(0.0, deadline - time.monotonic()) * 1000
             try:
-                self._consumer.commit(_theirs(offsets), timeout_ms=left_ms)
+                self._check_owned(offsets)
+                self._consumer.commit(to_theirs(offsets), timeout_ms=max(0.0, deadline - time.monotonic()) * 1000)
                 return
+            except GroupMovedOnError:
+                raise
             except Exception as exc:
-                left_ms = max(0.0, deadline - time.monotonic()) * 1000
-                ours = _is_rebalancing(exc) and self._still_owns(offsets, left_ms)
-                if ours and time.monotonic() < deadline:
-                    continue
+                if _is_rebalancing(exc) and self._member is not None and time.monotonic() < deadline:
+                    # It is seen through; most partitions stay where they are.
+                    self._member.settle(deadline - time.monotonic())
+                    self._check_owned(offsets)
+                    if time.monotonic() < deadline:
+                        continue
                 error = translated(exc, f"group {self._group!r} could not commit")
-                moved = isinstance(error, GroupMovedOnError) and not ours
+                if isinstance(error, FencedError):
+                    raise GroupMovedOnError(str(error)) from exc
+                moved = isinstance(error, GroupMovedOnError) and not _is_rebalancing(exc)
                 raise error if moved else CommitError(str(error)) from exc
 
-    def _still_owns(self, offsets: Mapping[Partition, Offset], timeout_ms: float) -> bool:
-        """See a rebalance through, of which the next ``poll`` will tell; whether the partitions are still ours then.
-
-        In a cooperative one most partitions stay where they are: a commit must not fail because of it.
-        """
-        self._keep_joining()
-        with contextlib.suppress(theirs.KafkaError):
-            self._consumer._coordinator.poll(timeout_ms=timeout_ms)
-        self._renew()
-        return set(offsets) <= set(self._consumer.assignment()) - self._untold()
-
-    def _untold(self) -> set[Partition]:
-        """The partitions that came or went since the last ``poll``. One that came anew may have been somebody else's in
-        between, so the caller's position counts no more."""
-        return {partition for rebalance in self._rebalances for partition in rebalance.partitions}
-
-    def _renew(self) -> frozenset[Partition]:
-        """The partitions that were lost and came back without a word from kafka-python, which are reported here.
-
-        A member that was out of reach for longer than its session comes back under a new name. If it was rejoining when
-        it learned that, kafka-python takes what it is given for what it had all along; but others had it meanwhile, and
-        to go on from the old position would set their commits back.
-        """
-        generation = self._consumer._coordinator.generation_if_stable() if self._member else None
-        if generation is None:
-            return frozenset()
-        before, self._member_id = self._member_id, generation.member_id
-        if before in (None, generation.member_id):
-            return frozenset()
-        told = {
-            partition
-            for rebalance in self._rebalances
-            if rebalance.change is Change.Assigned
-            for partition in rebalance.partitions
-        }
-        renewed = frozenset(map(Partition._make, self._consumer.assignment())) - told
-        if renewed:
-            self._paused -= renewed
-            for partition in renewed:
-                self._hold(partition)
-                self._consumer._subscription.seek(TopicPartition(*partition), 0)
-            self._rebalances += [Rebalance(Change.Lost, renewed), Rebalance(Change.Assigned, renewed)]
-        return renewed
-
-    def _joined(self, timeout: float) -> float:
-        """Join or rejoin if there is reason to, and say how long to wait for messages.
-
-        That is not at all after a rebalance, which the caller is to hear of at once.
-        """
-        self._keep_joining()
-        if self._consumer._coordinator.need_rejoin():
-            start = time.monotonic()
-            self._consumer._coordinator.poll(timeout_ms=timeout * 1000)
-            timeout = max(0.0, timeout - (time.monotonic() - start))
-        self._renew()
-        return 0.0 if self._rebalances else timeout
-
-    def _keep_joining(self) -> None:
-        """Defect D: a join that outlives one poll is forgotten when the reason for it (a change of the metadata) passes
-        meanwhile, and with it the membership: nothing is ever read again. So what is joining has to go on joining.
-
-        The second condition is a watchdog, for whatever else may end the heartbeats.
-        """
-        coordinator = self._consumer._coordinator
-        if coordinator.rejoining or (self._member and coordinator.heartbeat.session_timeout_expired()):
-            coordinator.request_rejoin()
+    def _check_owned(self, offsets: Collection[Partition]) -> None:
+        if self._member is not None and not self._member.owned().issuperset(offsets):
+            raise GroupMovedOnError(f"group {self._group!r} moved on: the next poll says how")
 
     def trouble(self) -> str | None:
         """None while some broker of the partitions being read answers; else what is wrong, for a log line."""
@@ -282,20 +229,22 @@ class PythonConsumer:
         if self._closed:
             return
         self._closed = True
-        self._last_commit_timeout = min(_LAST_COMMIT_TIMEOUT, timeout / 3)
+        deadline = time.monotonic() + timeout
+        if self._member is not None:
+            self._member.close(deadline - timeout / 2)
         failures: list[Exception] = []
 
         def leave() -> None:
             try:
-                self._consumer.close(autocommit=False, timeout_ms=timeout * 333)
+                self._consumer.close(autocommit=False, timeout_ms=timeout * 250)
             except Exception as exc:
                 failures.append(exc)
 
         # On a thread of its own, because some of what kafka-python does here waits without end.
         leaving = threading.Thread(target=leave, name=f"kafka-leaving-{self._group}", daemon=True)
         leaving.start()
-        leaving.join(timeout * 2 / 3)
-        self._client.shut(timeout / 3)
+        leaving.join(timeout * 5 / 6)
+        self._client.shut(max(0.1, deadline - time.monotonic()))
         if failures:
             raise translated(failures[0], f"the reader of {self._what()} did not close cleanly") from failures[0]
 
@@ -354,12 +303,8 @@ class PythonConsumer:
         """The brokers that are asked for messages, none where none of the partitions has a leader; None where nothing
         is to be read at the moment."""
         cluster = self._consumer._cluster
-        reading = [part for part in self._consumer.assignment() if part not in self._paused | self._waiting]
+        reading = self._holds.read()
         return {cluster.leader_for_partition(part) for part in reading} - {None, -1} if reading else None
-
-    def _hold(self, partition: Partition) -> None:
-        self._waiting.add(partition)
-        self._consumer.pause(TopicPartition(*partition))
 
     def _positions(self, partitions: Iterable[TopicPartition]) -> dict[Partition, int]:
         """Where the partitions are being read; those left out that were revoked since."""
@@ -376,55 +321,20 @@ class PythonConsumer:
         return f"{topics} by group {self._group!r}" if self._group is not None else topics
 
 
-class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
-    """Hears of rebalances on the IO thread, while the owner waits in ``poll`` or ``close`` (defect H: a plain commit
-    raises there, and a listener that is not a coroutine holds the heartbeats up)."""
+def _noting_ends(consumer: KafkaConsumer) -> Mapping[TopicPartition, int]:
+    """The end of each partition as the latest answer had it: of what counts, which kafka-python does not keep."""
+    fetcher = consumer._fetcher
+    parse = fetcher._parse_fetched_data
+    ends: dict[TopicPartition, int] = {}
 
-    def __init__(self, consumer: PythonConsumer, revoking: Revoking) -> None:
-        self._to = consumer
-        self._revoking = revoking
+    def note(fetched: Any) -> Any:
+        end = fetched.partition_data.last_stable_offset
+        if end >= 0:
+            ends[fetched.topic_partition] = end
+        return parse(fetched)
 
-    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        """Hold the new partitions, with a made-up position that keeps kafka-python from looking for one itself."""
-        for partition in map(Partition._make, assigned):
-            self._to._hold(partition)
-            self._to._consumer._subscription.seek(partition, 0)
-        self._tell(Change.Assigned, assigned)
-
-    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        """Commit what the owner says, then let go."""
-        if not revoked:
-            return
-        consumer = self._to._consumer
-        if self._to._member_id not in (None, consumer._coordinator._generation.member_id):
-            await self.on_partitions_lost(revoked)  # the old membership's: they were others' since
-            return
-        try:
-            offsets = self._revoking(frozenset(map(Partition._make, revoked))).result(0)
-            if offsets:
-                future = consumer.commit_async(_theirs(offsets), callback=lambda *_: None)
-                await consumer._manager.wait_for(future, self._to._last_commit_timeout * 1000)
-        except Exception as exc:
-            # Were it raised, kafka-python would end the reading over it.
-            _log.warning("what was finished of %s was not committed, and will be delivered again: %s", revoked, exc)
-        finally:
-            self._tell(Change.Revoked, revoked)
-
-    async def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
-        """They are somebody else's already: there is nothing to commit."""
-        self._tell(Change.Lost, lost)
-
-    def _tell(self, change: Change, partitions: Collection[TopicPartition]) -> None:
-        ours = frozenset(map(Partition._make, partitions))
-        if change is not Change.Assigned:
-            self._to._waiting -= ours
-        self._to._paused -= ours
-        if ours or change is Change.Assigned:  # nothing to do is news as well
-            self._to._rebalances.append(Rebalance(change, ours))
-
-
-def _theirs(offsets: Mapping[Partition, Offset]) -> dict[TopicPartition, OffsetAndMetadata]:
-    return {TopicPartition(*part): OffsetAndMetadata(at.offset, at.metadata, -1) for part, at in offsets.items()}
+    fetcher._parse_fetched_data = note
+    return ends
 
 
 def _is_rebalancing(exc: Exception) -> bool:

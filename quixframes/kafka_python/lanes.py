@@ -85,10 +85,10 @@ class Lane:
         self.unknown_since: float | None = None
 
 
-def encoded(lane: Lane, messages: list[Message], codec: int) -> bytearray:
+def encoded(lane: Lane, messages: list[Message], codec: int, *, transactional: bool) -> bytearray:
     """The messages as one record batch, under the lane's identity and from its next sequence number on."""
     assert lane.identity is not None
-    builder = DefaultRecordBatchBuilder(2, codec, False, *lane.identity, lane.sequence, _UNBOUNDED)
+    builder = DefaultRecordBatchBuilder(2, codec, transactional, *lane.identity, lane.sequence, _UNBOUNDED)
     append = builder.append
     for number, message in enumerate(messages):
         append(number, message.timestamp, message.key, message.value, message.headers)
@@ -96,7 +96,9 @@ def encoded(lane: Lane, messages: list[Message], codec: int) -> bytearray:
     return data
 
 
-def produce_request(travelling: list[tuple[Lane, Batch]], timeout: float) -> ProduceRequest:
+def produce_request(
+    travelling: list[tuple[Lane, Batch]], timeout: float, transactional_id: str | None
+) -> ProduceRequest:
     """One request for all of them: the batches have to be encoded, and each lane's be on the same broker.
 
     The broker is given less than the ``timeout`` (seconds) after which the client gives up waiting for it, so that it
@@ -107,7 +109,7 @@ def produce_request(travelling: list[tuple[Lane, Batch]], timeout: float) -> Pro
         partition = ProduceRequest.TopicProduceData.PartitionProduceData(index=lane.place.partition, records=batch.data)
         by_topic.setdefault(lane.place.topic, []).append(partition)
     return ProduceRequest(
-        transactional_id=None,
+        transactional_id=transactional_id,
         acks=-1,
         timeout_ms=round(timeout * _BROKERS_SHARE * 1000),
         topic_data=[

@@ -81,6 +81,8 @@ _UNSENT = (theirs.NodeNotReadyError, theirs.TooManyInFlightRequests)  # the requ
 class PythonProducer:
     """Implements :class:`quixframes.kafka.Producer`."""
 
+    _transactional_id: str | None = None
+
     def __init__(self, connection: Connection, settings: WriterSettings) -> None:
         self._timeout = seconds(settings.delivery_timeout)
         self._spread = min(_SPREAD, self._timeout / 10)
@@ -98,7 +100,7 @@ class PythonProducer:
         self._partitions: dict[str, int] = {}
         self._turn = 0  # of the messages without a key
         self._round = 0
-        self._open: dict[int, int] = {0: 0}  # how many messages of each round are not done
+        self._unfinished: dict[int, int] = {0: 0}  # how many messages of each round are not done
         self._hurrying = 0  # flushes in progress: nothing lingers
         self._awake = False
         self._closed = False
@@ -123,50 +125,45 @@ class PythonProducer:
             if content is not None:
                 size += len(content)
         if size > _LARGEST:
-            on_done(MessageTooLargeError(f"a message of {size:,} bytes is over what Kafka can carry ({_LARGEST:,})"))
+            error = MessageTooLargeError(f"a message of {size:,} bytes is over what Kafka can carry ({_LARGEST:,})")
+            self._refuse(error, on_done)
             return
         with self._lock:
-            if self._closed:
-                raise ClosedError("the client is closed")
-            lane = self._routes.get((topic, key)) if partition is None else None
-            if lane is None:
-                lane = self._route(topic, key, partition)
-            queue = lane.queue
-            queue.append(
-                Message(
-                    key,
-                    value,
-                    headers,
-                    partition,
-                    on_done,
-                    size,
-                    time.monotonic(),
-                    int(time.time() * 1000),
-                    self._round,
-                )
-            )
-            self._open[self._round] += 1
-            was_full = lane.size >= lane.limit
-            lane.size += size
-            due = len(queue) == 1 or (lane.size >= lane.limit and not was_full)
-            wake = due and lane.batch is None and not self._awake
-            if wake:
-                self._wake()
+            refusal = self._refusal()
+            if refusal is None:
+                lane = self._routes.get((topic, key)) if partition is None else None
+                if lane is None:
+                    lane = self._route(topic, key, partition)
+                at, timestamp = time.monotonic(), int(time.time() * 1000)
+                self._queue(lane, Message(key, value, headers, partition, on_done, size, at, timestamp, self._round))
+        if refusal is not None:
+            on_done(refusal)
+
+    def _refusal(self) -> Exception | None:
+        """Why a message is not taken. Called with the lock held."""
+        if self._closed:
+            raise ClosedError("the client is closed")
+        return None
+
+    def _refuse(self, error: BrokerError, on_done: Callable[[Exception | None], None]) -> None:
+        on_done(error)
 
     def flush(self, timeout: float) -> bool:
         """Wait until the ``on_done`` of everything sent so far was called; False where ``timeout`` came first."""
         with self._lock:
             mine = self._round
             self._round += 1
-            self._open[self._round] = 0
+            self._unfinished[self._round] = 0
             self._hurrying += 1
             self._wake()
             try:
-                return self._lock.wait_for(lambda: not any(self._open[r] for r in self._open if r <= mine), timeout)
+                return self._lock.wait_for(
+                    lambda: not any(self._unfinished[r] for r in self._unfinished if r <= mine), timeout
+                )
             finally:
                 self._hurrying -= 1
-                for finished in [r for r in self._open if r < self._round and not self._open[r]]:
-                    del self._open[finished]
+                for finished in [r for r in self._unfinished if r < self._round and not self._unfinished[r]]:
+                    del self._unfinished[finished]
 
     def close(self, timeout: float) -> None:
         """Send what is queued, as far as ``timeout`` allows; fail the rest through ``on_done``; end."""
@@ -210,6 +207,15 @@ class PythonProducer:
                 self._routes.clear()
             self._routes[topic, key] = lane
         return lane
+
+    def _queue(self, lane: Lane, message: Message) -> None:
+        lane.queue.append(message)
+        self._unfinished[self._round] += 1
+        was_full = lane.size >= lane.limit
+        lane.size += message.size
+        due = len(lane.queue) == 1 or (lane.size >= lane.limit and not was_full)
+        if due and lane.batch is None:
+            self._wake()
 
     def _wake(self) -> None:
         if not self._awake:
@@ -290,7 +296,7 @@ class PythonProducer:
             return never, None
         elif lane.retry_at > now:
             return lane.retry_at, None
-        if lane.identity is None and not self._identify(lane):
+        if not self._identify(lane):
             return never, None
         leader = self._cluster.leader_for_partition(lane.place)
         if leader is None or leader == -1:
@@ -337,7 +343,9 @@ class PythonProducer:
             self._routes = {route: to for route, to in self._routes.items() if route[0] != topic}
 
     def _identify(self, lane: Lane) -> bool:
-        """Give the lane a producer ID that it has not used, asking for one where needed. False: not yet."""
+        """Give a lane without one a producer ID that it has not used, asking for one where needed. False: not yet."""
+        if lane.identity is not None:
+            return True
         if self._identity is None or self._identity == lane.lost:
             if not self._asking:
                 self._asking = True
@@ -439,7 +447,9 @@ class PythonProducer:
             travelling.append((lane, batch))
         if travelling:
             try:
-                future = self._client.manager.send(produce_request(travelling, self._request_timeout), node_id=node)
+                future = self._client.manager.send(
+                    produce_request(travelling, self._request_timeout, self._transactional_id), node_id=node
+                )
             except Exception as exc:
                 self._unanswered(travelling, exc)
             else:
@@ -463,12 +473,12 @@ class PythonProducer:
     def _encoded(self, lane: Lane, batch: Batch) -> bool:
         """Put the batch into Kafka's form, without messages that have none: they are reported. False: none is left."""
         try:
-            batch.data = encoded(lane, batch.messages, self._codec)
+            batch.data = encoded(lane, batch.messages, self._codec, transactional=self._transactional_id is not None)
         except Exception:
             good: list[Message] = []
             for message in batch.messages:
                 try:
-                    encoded(lane, [message], self._codec)
+                    encoded(lane, [message], self._codec, transactional=self._transactional_id is not None)
                     good.append(message)
                 except Exception as exc:
                     doing = f"a message for {lane.place.topic!r} could not be encoded"
@@ -569,7 +579,7 @@ class PythonProducer:
             rounds[message.round] = rounds.get(message.round, 0) + 1
         with self._lock:
             for number, count in rounds.items():
-                self._open[number] -= count
+                self._unfinished[number] -= count
             self._lock.notify_all()
 
 

@@ -16,14 +16,16 @@ import pandas as pd
 import pytest
 
 import quixframes as qf
+from tests.waiting import wait_for
 
 MakeFrame = Callable[..., pd.DataFrame]
 
 
 @pytest.fixture(scope="module")
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qf.LocalKafka]:
-    """A broker that tests may stop and kill."""
-    with qf.LocalKafka(tmp_path_factory.mktemp("own-kafka"), keep=False) as kafka:
+    """A broker that tests may stop and kill. Killed, it is let back in soon, when its old session has ended."""
+    settings = {"broker.session.timeout.ms": 1000, "broker.heartbeat.interval.ms": 200}
+    with qf.LocalKafka(tmp_path_factory.mktemp("own-kafka"), keep=False, settings=settings) as kafka:
         yield kafka
 
 
@@ -36,11 +38,15 @@ def own_topic(own_kafka: qf.LocalKafka, request: pytest.FixtureRequest) -> str:
     return name
 
 
+# What a killed broker does to a single connection, `tests/kafka_python` has for every run of the tests.
+outages = pytest.mark.parametrize("outage", ["stopped", pytest.param("killed", marks=pytest.mark.faults)])
+
+
 def threads_of_ours() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.is_alive()}
 
 
-@pytest.mark.parametrize("outage", ["stopped", "killed"])
+@outages
 def test_every_write_of_an_outage_raises_in_time_and_the_same_client_writes_on(
     own_kafka: qf.LocalKafka, own_topic: str, make_frame: MakeFrame, outage: str
 ) -> None:
@@ -72,7 +78,7 @@ def test_every_write_of_an_outage_raises_in_time_and_the_same_client_writes_on(
     assert wait_for(lambda: threads_of_ours() <= before), threads_of_ours() - before
 
 
-@pytest.mark.parametrize("outage", ["stopped", "killed"])
+@outages
 def test_closing_during_an_outage_ends_in_time_and_leaves_no_thread(
     own_kafka: qf.LocalKafka, own_topic: str, make_frame: MakeFrame, outage: str
 ) -> None:
@@ -122,7 +128,7 @@ def test_closing_ends_in_time_also_with_memory_full_and_a_writer_waiting(
         own_kafka.resume()
 
 
-@pytest.mark.parametrize("outage", ["stopped", "killed"])
+@outages
 def test_a_reader_waits_for_its_broker_says_so_and_goes_on(
     own_kafka: qf.LocalKafka, own_topic: str, make_frame: MakeFrame, outage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -221,12 +227,3 @@ def test_2_gb_offered_to_a_broker_stopped_for_20_s_stay_under_300_mb(own_kafka: 
     assert found["slowest"] > 15
     assert found["peak"] < 300e6
     assert rows_in_order(own_kafka.address, own_topic) == 2_300 * 10_000
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        threading.Event().wait(0.05)
-    return True

@@ -278,11 +278,17 @@ def test_partitions_that_went_are_named_in_the_hooks(
     with client.open_output_topic(topic) as out:
         for n in range(8):
             out.write(make_frame(5), stream=f"s{n}")
-    told: dict[str, list[int]] = {"came": [], "went": [], "to the other": []}
-    hooks = qf.Hooks(assigned=told["came"].extend, revoked=told["went"].extend)
+    told: dict[str, list[qf.Partition]] = {"came": [], "went": [], "to the other": []}
+    streams: list[str] = []
+
+    def went(gone: dict[qf.Partition, list[str]]) -> None:
+        told["went"].extend(gone)
+        streams.extend(stream_id for ids in gone.values() for stream_id in ids)
+
+    hooks = qf.Hooks(assigned=told["came"].extend, revoked=went)
     with client.open_input_topic(topic, group, hooks=hooks) as first:
-        list(first.batches(until="now"))
-        assert sorted(told["came"]) == [0, 1]
+        found = {batch.stream_id: batch.partition for batch in first.batches(until="now")}
+        assert sorted(told["came"]) == [(topic, 0), (topic, 1)]
         assert told["went"] == []
         with client.open_input_topic(topic, group, hooks=qf.Hooks(assigned=told["to the other"].extend)) as second:
             deadline = time.monotonic() + 20
@@ -290,7 +296,8 @@ def test_partitions_that_went_are_named_in_the_hooks(
                 assert time.monotonic() < deadline
                 list(first.batches(idle="50ms"))
             assert told["went"] == told["to the other"] == second.partitions
-            assert sorted(first.partitions + second.partitions) == [0, 1]
+            assert sorted(first.partitions + second.partitions) == [(topic, 0), (topic, 1)]
+            assert sorted(streams) == sorted(s for s, n in found.items() if (topic, n) in told["went"])
 
 
 def test_a_reader_that_closes_first_ends_no_stream(

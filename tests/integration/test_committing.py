@@ -17,6 +17,7 @@ from kafka import KafkaAdminClient, TopicPartition
 
 import quixframes as qf
 from quixframes import CommitMode, CommitSettings
+from tests.waiting import wait_for
 
 MakeFrame = Callable[..., pd.DataFrame]
 
@@ -49,12 +50,15 @@ def drain(client: qf.StreamingClient, topic: str, group: str, **rules: object) -
     return seen
 
 
-@pytest.mark.parametrize(("message", "rows"), [(100, 30), (30, 100), (100, 100), (7, 13), (1000, 1)])
+@pytest.mark.parametrize(
+    ("length", "message", "rows"),
+    [(1000, 100, 30), (1000, 30, 100), (1000, 100, 100), (1000, 7, 13), (200, 200, 1)],
+)
 def test_committed_rows_do_not_come_again_and_all_others_do(
-    client: qf.StreamingClient, topic: str, make_frame: MakeFrame, group: str, message: int, rows: int
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame, group: str, length: int, message: int, rows: int
 ) -> None:
     """A batch rarely ends where a message ends, and streams interleave: it is a matter of rows."""
-    frames = {"a": make_frame(1000), "b": make_frame(1000), "c": make_frame(500)}
+    frames = {"a": make_frame(length), "b": make_frame(length), "c": make_frame(length // 2)}
     fill(client, topic, frames, message)
     done: dict[str, list[int]] = {stream: [] for stream in frames}
     randomness = random.Random(message * 1000 + rows)
@@ -135,12 +139,12 @@ def test_automatic_commits_come_by_rows(
     client: qf.StreamingClient, topic: str, make_frame: MakeFrame, group: str, broker_address: str
 ) -> None:
     fill(client, topic, {"s": make_frame(100)}, 10)
-    told: queue.SimpleQueue[dict[int, int]] = queue.SimpleQueue()
+    told: queue.SimpleQueue[dict[qf.Partition, int]] = queue.SimpleQueue()
     settings, hooks = CommitSettings(every="1 hour", rows=40), qf.Hooks(committed=told.put)
     with client.open_input_topic(topic, group, settings, hooks=hooks) as read:
         for batch in read.batches(rows=20, timeout=None, until="now"):
             if batch.frame["n"].iloc[0] in (40, 80):
-                assert told.get(timeout=10) == {0: batch.frame["n"].iloc[0] // 10}
+                assert told.get(timeout=10) == {(topic, 0): batch.frame["n"].iloc[0] // 10}
             assert told.empty()
         assert committed(broker_address, group, topic) == {0: 8}
 
@@ -265,7 +269,7 @@ def test_a_model_slower_than_the_session_keeps_its_partitions_and_commits(
         threading.Event().wait(8)
         batch.commit()
         assert lost == []
-        assert read.partitions == [0]
+        assert read.partitions == [(topic, 0)]
     assert drain(client, topic, group) == {}
 
 
@@ -397,14 +401,14 @@ def test_an_automatic_topic_does_not_commit_batches_whose_results_were_lost(
     """The failure is told by a later call, here the model's next write: the loop has finished the first batch then."""
     source, doomed = make_topic(), make_topic()
     fill(client, source, {"s": make_frame(40)}, 10)
-    with qf.StreamingClient(broker_address, writer=qf.WriterSettings(delivery_timeout="3s")) as model:
+    with qf.StreamingClient(broker_address, writer=qf.WriterSettings(delivery_timeout="1s")) as model:
         read = model.open_input_topic(source, group, CommitSettings(every="1 hour", rows=10**6))
         output = model.open_output_topic(doomed)
         client.topics.delete(doomed)
         with pytest.raises(qf.DeliveryError):
             for n, batch in enumerate(read.batches(rows=10, timeout=None, until="now")):
                 if n:
-                    threading.Event().wait(5)  # the first batch's results fail meanwhile
+                    assert wait_for(lambda: output._failures)  # the first batch's results
                 output.write(batch.frame, stream="s")
         read.close()
     assert drain(client, source, group) == {"s": list(range(40))}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -135,7 +134,6 @@ def test_what_retention_removed_is_not_missing_as_well(
         with client.open_input_topic(topic, group, reader=reader, faults=faults) as opened:
             batches = opened.batches(until="now", rows=20_000)
             next(batches)
-            time.sleep(0.5)
             admin = KafkaAdminClient(bootstrap_servers=broker_address)
             try:
                 admin.delete_records({TopicPartition(topic, 0): 38})

@@ -87,7 +87,7 @@ def test_what_is_assembled_is_what_was_written(
     that was written before it, and every entry of every message is in exactly one batch's claim."""
     writers = {stream: Writer(stream) for stream in STREAMS}
     span = None if span_ms is None else f"{span_ms}ms"
-    assembler = Assembler("t", BufferSettings(rows=rows, time_span=span, timeout=None), most_held=held)
+    assembler = Assembler(BufferSettings(rows=rows, time_span=span, timeout=None), most_held=held)
     assignment, decoder = Assignment(Partition("t", 0), None, 0), MessageDecoder()
     entries: dict[int, int] = {}
     offset = 0
@@ -141,7 +141,7 @@ def names_of(assembler: Assembler) -> list[tuple[int, str | None, int]]:
 
 
 def test_messages_of_somebody_else_say_nothing_of_the_stream_they_are_in() -> None:
-    assembler, assignment = Assembler("t", BufferSettings(timeout=None)), Assignment(Partition("t", 0), None, 0)
+    assembler, assignment = Assembler(BufferSettings(timeout=None)), Assignment(Partition("t", 0), None, 0)
     for offset, name in enumerate([None, "Car", None, None]):
         assembler.add(assignment, told("a", name, offset), offset, [(0, 1)])
     assembler.add(assignment, told("a", "Car", 4, end=StreamEndType.Closed), 4, [(0, 1)])
@@ -151,7 +151,7 @@ def test_messages_of_somebody_else_say_nothing_of_the_stream_they_are_in() -> No
 
 def test_a_stream_that_is_in_two_partitions_keeps_its_story_in_each() -> None:
     """As where partitions were added to a topic: what one holds is not released with what the other says."""
-    assembler = Assembler("t", BufferSettings(timeout=None))
+    assembler = Assembler(BufferSettings(timeout=None))
     partitions = [Assignment(Partition("t", number), None, 0) for number in range(2)]
     for offset in range(3):
         for assignment, name in zip(partitions, ["old", "new"], strict=True):
@@ -160,7 +160,7 @@ def test_a_stream_that_is_in_two_partitions_keeps_its_story_in_each() -> None:
 
 
 def test_a_stream_that_has_ended_takes_little_memory() -> None:
-    assembler, assignment = Assembler("t", BufferSettings(timeout=None)), Assignment(Partition("t", 0), None, 0)
+    assembler, assignment = Assembler(BufferSettings(timeout=None)), Assignment(Partition("t", 0), None, 0)
     tracemalloc.start()
     for n in range(2_000):
         if n == 1_000:

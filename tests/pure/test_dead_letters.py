@@ -117,7 +117,7 @@ class Cluster:
 
 def test_a_message_is_finished_when_its_dead_letter_is_acknowledged_and_no_sooner() -> None:
     cluster, in_flight = Cluster(), InFlight(1_000_000)
-    letters = DeadLetters(DEAD, cluster, in_flight)
+    letters = DeadLetters(DEAD, lambda: cluster, in_flight)
     desk = LetterDesk(letters, threading.RLock(), lambda: False)
     ledger = Ledger(41)
     assignment = Assignment(Partition("engine", 2), ledger, 0)
@@ -139,7 +139,7 @@ def test_a_message_is_finished_when_its_dead_letter_is_acknowledged_and_no_soone
 
 def test_a_dead_letter_that_failed_is_raised_once_and_sent_again() -> None:
     cluster, in_flight = Cluster(), InFlight(1_000_000)
-    desk = LetterDesk(DeadLetters(DEAD, cluster, in_flight), threading.RLock(), lambda: False)
+    desk = LetterDesk(DeadLetters(DEAD, lambda: cluster, in_flight), threading.RLock(), lambda: False)
     ledger = Ledger(41)
     ledger.take(41, 1)
     desk.send(Assignment(Partition("engine", 2), ledger, 0), Sent(b"k", b"v", []), raised())
@@ -164,7 +164,7 @@ def test_a_dead_letter_that_failed_is_raised_once_and_sent_again() -> None:
 
 def test_a_dead_letter_that_failed_is_not_sent_again_for_a_partition_that_went() -> None:
     cluster = Cluster()
-    desk = LetterDesk(DeadLetters(DEAD, cluster, InFlight(1_000_000)), threading.RLock(), lambda: False)
+    desk = LetterDesk(DeadLetters(DEAD, lambda: cluster, InFlight(1_000_000)), threading.RLock(), lambda: False)
     assignment = Assignment(Partition("engine", 2), Ledger(41), 0)
     desk.send(assignment, Sent(b"k", b"v", []), raised())
     cluster.sent[0][1](qf.BrokerError("no"))
@@ -175,7 +175,7 @@ def test_a_dead_letter_that_failed_is_not_sent_again_for_a_partition_that_went()
 
 def test_dead_letters_wait_while_too_much_is_in_flight_and_can_be_given_up() -> None:
     cluster, in_flight = Cluster(), InFlight(5_000)
-    letters = DeadLetters(DEAD, cluster, in_flight)
+    letters = DeadLetters(DEAD, lambda: cluster, in_flight)
     letters.send(Sent(b"k", b"v" * 3_000, []), raised(), lambda _: None)  # the first may always go
     with pytest.raises(qf.ClosedError):
         letters.send(Sent(b"k", b"v" * 3_000, []), raised(), lambda _: None, lambda: True)
@@ -197,7 +197,7 @@ def test_dead_letters_wait_while_too_much_is_in_flight_and_can_be_given_up() -> 
 def test_a_closed_client_sends_no_dead_letter_and_counts_none() -> None:
     cluster, in_flight = Cluster(), InFlight(1_000_000)
     cluster.closed = True
-    letters = DeadLetters(DEAD, cluster, in_flight)
+    letters = DeadLetters(DEAD, lambda: cluster, in_flight)
     with pytest.raises(qf.ClosedError):
         letters.send(Sent(b"k", b"v", []), raised(), lambda _: None)
     assert letters.settled

@@ -54,7 +54,7 @@ def gatherer_of(**changes: Any) -> Gatherer:
         "most_held": 10**9, "on_bad_message": "raise", "dead_letters": None, "faults": qf.FaultSettings(),
         "idle": None, "messages": MessageReader(), "commit": lambda claims: True,
     }  # fmt: skip
-    made = Gatherer("t", SimpleNamespace(lock=threading.RLock()), **(common | changes))  # type: ignore[arg-type]
+    made = Gatherer(SimpleNamespace(lock=threading.RLock()), **(common | changes))  # type: ignore[arg-type]
     made.begin(qf.BufferSettings(timeout=None))
     return made
 

@@ -1,0 +1,134 @@
+"""The admin client: what every adapter does."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import pytest
+from kafka.admin import ACLOperation, ResourceType
+
+from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError, TopicNotFoundError
+from quixframes.kafka import Admin, TopicDescription, Transport
+from quixframes.local import LocalKafka
+from quixframes.settings import Connection, WriterSettings
+from tests.adapters.helpers import Outcomes, forbid, message, new_topic
+
+
+def test_a_topic_is_described_as_it_was_made(admin: Admin) -> None:
+    name = f"topic-{uuid.uuid4().hex[:8]}"
+    admin.create(name, partitions=5, replication=1, settings={"max.message.bytes": "54321"})
+    found = admin.describe(name)
+    assert found == TopicDescription(
+        name, partitions=5, replication=1, message_limit=54321, id=found.id, compacted=False
+    )
+    assert name in admin.topics()
+    assert not any(topic.startswith("__consumer") for topic in admin.topics())
+    admin.delete(name)
+    assert name not in admin.topics()
+
+
+@pytest.mark.parametrize(("policy", "compacted"), [("compact", True), ("delete", False), ("compact,delete", False)])
+def test_a_description_says_whether_the_last_message_of_a_key_stays(admin: Admin, policy: str, compacted: bool) -> None:
+    assert admin.describe(new_topic(admin, cleanup_policy=policy)).compacted is compacted
+
+
+def test_a_topic_that_is_made_anew_has_another_id(admin: Admin) -> None:
+    name = new_topic(admin)
+    first = admin.describe(name).id
+    assert admin.describe(name).id == first != ""
+    admin.delete(name)
+    admin.create(name, partitions=3, replication=1, settings={})
+    assert admin.describe(name).id not in (first, "")
+
+
+def test_a_new_topic_can_be_written_to_at_once(transport: Transport, admin: Admin, connection: Connection) -> None:
+    producer = transport.producer(connection, WriterSettings())
+    try:
+        for _ in range(5):
+            outcomes = Outcomes()
+            topic = new_topic(admin, partitions=8)
+            start = time.monotonic()
+            for number in range(50):
+                producer.send(message(topic, key=b"%d" % number), outcomes.of(number))
+            assert producer.flush(5)
+            assert time.monotonic() - start < 1
+            assert outcomes.errors == []
+            assert sum(admin.ends(topic).values()) == 50
+    finally:
+        producer.close(5)
+
+
+@pytest.mark.parametrize("look", ["describe", "delete", "beginnings", "ends"])
+def test_a_topic_that_does_not_exist_is_not_found(admin: Admin, look: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(TopicNotFoundError, match="no-such-topic") as raised:
+        getattr(admin, look)("no-such-topic")
+    assert raised.value.topic == "no-such-topic"
+    assert time.monotonic() - start < 1
+    assert "no-such-topic" not in admin.topics()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("fine", {"replication": 3}, "fewer brokers"),
+        ("fine", {"partitions": 0}, "partitions"),
+        ("fine", {"settings": {"no.such.setting": "1"}}, r"Unknown topic config name: no\.such\.setting\)$"),
+        ("bad name!", {}, "name"),
+    ],
+)
+def test_a_topic_that_cannot_be_says_why(admin: Admin, name: str, options: dict[str, object], text: str) -> None:
+    with pytest.raises(BrokerError, match=text):
+        admin.create(name, **{"partitions": 1, "replication": 1, "settings": {}, **options})  # type: ignore[arg-type]
+
+
+def test_a_topic_is_not_made_twice(admin: Admin, topic: str) -> None:
+    with pytest.raises(BrokerError, match="exists already"):
+        admin.create(topic, partitions=1, replication=1, settings={})
+
+
+def test_offsets_are_found_by_time(transport: Transport, admin: Admin, connection: Connection) -> None:
+    topic = new_topic(admin, partitions=1)
+    times = []
+    producer = transport.producer(connection, WriterSettings())
+    for _ in range(3):
+        times.append(int(time.time() * 1000))
+        producer.send(message(topic), Outcomes().of(0))
+        producer.flush(5)
+        time.sleep(0.02)
+    producer.close(5)
+    assert [admin.offsets_at(topic, moment)[0] for moment in times] == [0, 1, 2]
+    assert admin.offsets_at(topic, times[-1] + 60_000) == {0: 3}
+    assert admin.beginnings(topic) == {0: 0}
+    assert admin.ends(topic) == admin.ends(topic, committed_only=False) == {0: 3}
+
+
+def test_what_is_forbidden_is_denied(transport: Transport, guarded_kafka: LocalKafka) -> None:
+    admin = transport.admin(Connection.of(guarded_kafka.address))
+    hidden, closed = new_topic(admin), new_topic(admin, max_message_bytes="2000")
+    forbid(guarded_kafka.address, ResourceType.TOPIC, hidden, ACLOperation.DESCRIBE)
+    forbid(guarded_kafka.address, ResourceType.TOPIC, closed, ACLOperation.DESCRIBE_CONFIGS)
+    with pytest.raises(AccessDeniedError, match=hidden):
+        admin.describe(hidden)
+    with pytest.raises(AccessDeniedError, match=hidden):
+        admin.ends(hidden)
+    assert admin.describe(closed).message_limit == 1_048_588  # Kafka's default: ours may not be seen
+    assert admin.describe(closed).compacted is None
+    admin.close(5)
+
+
+@pytest.mark.parametrize("fault", ["frozen", pytest.param("killed", marks=pytest.mark.faults)])
+def test_a_broker_that_went_away_is_unavailable_and_closing_ends_in_time(
+    transport: Transport, own_kafka: LocalKafka, fault: str
+) -> None:
+    admin = transport.admin(Connection(brokers=(own_kafka.address,), connect_timeout="1s"))
+    admin.topics()
+    own_kafka.kill() if fault == "killed" else own_kafka.pause()
+    start = time.monotonic()
+    with pytest.raises(BrokerUnavailableError):
+        admin.describe("topic")
+    assert time.monotonic() - start < 3
+    start = time.monotonic()
+    admin.close(2)
+    assert time.monotonic() - start < 2.2
