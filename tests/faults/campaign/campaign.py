@@ -117,7 +117,7 @@ class Run:
 
     def all(self) -> None:
         """Start, harm, let recover, stop, check."""
-        watch = threading.Thread(target=self._guarded, args=("the watch", self._watch))
+        watch = threading.Thread(target=self._guarded, args=("the watch", self._watch), daemon=True)
         watch.start()
         try:
             for member in [*self.members.writers, *self.members.instances[:INSTANCES]]:
@@ -138,11 +138,11 @@ class Run:
 
     def _harm(self) -> None:
         of_clients, of_brokers = plan(self.course.seed, self.course.faults, without=self.report.left_out)
-        brokers = threading.Thread(target=self._harm_brokers, args=(of_brokers,))
+        brokers = threading.Thread(target=self._harm_brokers, args=(of_brokers,), daemon=True)
         brokers.start()
         threads = []
         for fault in of_clients:
-            thread = threading.Thread(target=self._guarded, args=(fault.kind, self._harm_client, fault))
+            thread = threading.Thread(target=self._guarded, args=(fault.kind, self._harm_client, fault), daemon=True)
             thread.start()
             threads.append(thread)
             time.sleep(self.course.every)
