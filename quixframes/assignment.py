@@ -98,14 +98,17 @@ class Assignment:
         return self._count([(0, 1)] if self.ledger is None else self.ledger.take_whole(offset, label))
 
     def _count(self, ranges: list[Rows]) -> list[Rows]:
-        self.account.rows_in += sum(stop - start for start, stop in ranges)
+        rows = sum(stop - start for start, stop in ranges)
+        self.account.rows_in += rows
+        if not self.owned:  # it went while the message was being read
+            self.account.let_go += rows
         return ranges
 
     def finish(self, pieces: Pieces) -> int:
-        """Mark rows as finished; how many of them were not so before."""
+        """Mark rows as finished; how many of them were not so before: none where the partition is not ours any more."""
         if self.ledger is None:
             return sum(stop - start for _, start, stop in pieces)
-        return sum(self.ledger.finish(*piece) for piece in pieces)
+        return sum(self.ledger.finish(*piece) for piece in pieces) if self.owned else 0
 
     def let_go(self) -> None:
         """It is not ours any more: what is not finished comes again elsewhere."""

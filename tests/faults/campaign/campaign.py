@@ -21,7 +21,7 @@ import quixframes as qf
 from .checker import check_processed, check_written
 from .cluster import OFFSETS, Eyes, wait_for
 from .journal import acknowledgements, entries, written
-from .options import Mode, Options
+from .options import Loop, Mode, Options
 from .places import SmallDisk, Wire
 from .plan import DISK_KINDS, NETWORK_KINDS, Fault, plan
 from .processes import Member, Members
@@ -47,77 +47,76 @@ class Course:
     faults: int = 110
     mode: Mode = "at-least-once"
     transport: str = "kafka-python"
-    loop: str = "batches"
+    loop: Loop = "batches"
     every: float = 7.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a campaign plays: all that can be harmed."""
+
+    folder: Path
+    kafka: qf.LocalKafka
+    options: Options
+    members: Members
+    wire: Wire
+    disk: SmallDisk
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The kinds of fault that this machine does not permit, and why."""
+        lines = {kind: self.wire.why_not for kind in sorted(NETWORK_KINDS) if self.wire.why_not}
+        return lines | {kind: self.disk.why_not for kind in sorted(DISK_KINDS) if self.disk.why_not}
 
 
 def run_campaign(course: Course, folder: Path, tell: Callable[[str], None] = print) -> Report:
     """Run it in that folder, which keeps logs and journals. What must not be stands in the report's ``problems``."""
-    kafka_folder = folder / "kafka"
+    kafka_folder, told = folder / "kafka", folder / "options.json"
     with contextlib.ExitStack() as stack:
         wire = stack.enter_context(Wire(3, course.seed, folder / "wire.log"))
         disk = stack.enter_context(SmallDisk(kafka_folder / f"broker-{SMALL_DISK_OF}"))
-        left_out = {kind: wire.why_not for kind in sorted(NETWORK_KINDS) if wire.why_not}
-        left_out |= {kind: disk.why_not for kind in sorted(DISK_KINDS) if disk.why_not}
         kafka = stack.enter_context(qf.LocalKafka(kafka_folder, brokers=3, keep=False))
-        options = Options(
-            kafka.address,
-            str(folder),
-            course.seed,
-            course.mode,
-            course.transport,
-            course.loop,  # type: ignore[arg-type]
-        )
-        options.write(folder / "options.json")
+        options = Options(kafka.address, str(folder), course.seed, course.mode, course.transport, course.loop)
+        options.write(told)
         with qf.StreamingClient(kafka.address) as client:
             client.topics.create(options.source, partitions=PARTITIONS)
             client.topics.create(options.sink, partitions=PARTITIONS)
-        report = Report(course.seed, course.mode, course.transport, course.loop, left_out)
-        lines = iter(wire.namespaces)
-        writers = [Member("writer", n + 1, folder / "options.json", next(lines, None) if n == 0 else None)
-                   for n in range(WRITERS)]  # fmt: skip
-        instances = [Member("instance", n + 1, folder / "options.json", next(lines, None) if n < 2 else None)
-                     for n in range(INSTANCES + GUESTS)]  # fmt: skip
+        # The first writer and the first two instances live behind lines that can be cut.
+        lines = [*wire.namespaces, None, None, None]
+        writers = [Member("writer", n, told, lines[0] if n == 1 else None) for n in range(1, WRITERS + 1)]
+        instances = [
+            Member("instance", n, told, lines[n] if n <= 2 else None) for n in range(1, INSTANCES + GUESTS + 1)
+        ]
         members = stack.enter_context(Members(writers, instances))
-        run = Run(course, folder, kafka, options, members, wire, disk, report, tell)
+        stage = Stage(folder, kafka, options, members, wire, disk)
+        run = Run(course, stage, tell)
         run.all()
-    return report
+    return run.report
 
 
 class Run:
     """A campaign that is under way."""
 
-    def __init__(
-        self,
-        course: Course,
-        folder: Path,
-        kafka: qf.LocalKafka,
-        options: Options,
-        members: Members,
-        wire: Wire,
-        disk: SmallDisk,
-        report: Report,
-        tell: Callable[[str], None],
-    ) -> None:
+    def __init__(self, course: Course, stage: Stage, tell: Callable[[str], None]) -> None:
         self.course = course
-        self.folder = folder
-        self.kafka = kafka
-        self.options = options
-        self.members = members
-        self.wire = wire
-        self.disk = disk
-        self.report = report
+        self.folder = stage.folder
+        self.kafka = stage.kafka
+        self.options = stage.options
+        self.members = stage.members
+        self.wire = stage.wire
+        self.disk = stage.disk
         self.tell = tell
+        self.report = Report(course.seed, course.mode, course.transport, course.loop, stage.left_out)
         self.begun = time.monotonic()
         self.looks: list[Look] = []
         self._lock = threading.Lock()
-        self._lines = [threading.Lock() for _ in wire.namespaces]
+        self._lines = [threading.Lock() for _ in stage.wire.namespaces]
         self._over = threading.Event()
-        self._journals = [folder / f"{writer.name}.journal" for writer in members.writers]
+        self._journals = [stage.folder / f"{writer.name}.journal" for writer in stage.members.writers]
 
     def all(self) -> None:
         """Start, harm, let recover, stop, check."""
-        watch = threading.Thread(target=self._guarded, args=("the watch", self._watch))
+        watch = threading.Thread(target=self._guarded, args=("the watch", self._watch), daemon=True)
         watch.start()
         try:
             for member in [*self.members.writers, *self.members.instances[:INSTANCES]]:
@@ -138,11 +137,11 @@ class Run:
 
     def _harm(self) -> None:
         of_clients, of_brokers = plan(self.course.seed, self.course.faults, without=self.report.left_out)
-        brokers = threading.Thread(target=self._harm_brokers, args=(of_brokers,))
+        brokers = threading.Thread(target=self._harm_brokers, args=(of_brokers,), daemon=True)
         brokers.start()
         threads = []
         for fault in of_clients:
-            thread = threading.Thread(target=self._guarded, args=(fault.kind, self._harm_client, fault))
+            thread = threading.Thread(target=self._guarded, args=(fault.kind, self._harm_client, fault), daemon=True)
             thread.start()
             threads.append(thread)
             time.sleep(self.course.every)

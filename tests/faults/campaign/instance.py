@@ -17,6 +17,7 @@ import pandas as pd
 
 import quixframes as qf
 
+from .checker import check_accounts
 from .journal import Journal
 from .options import Options, end_with_parent
 
@@ -70,7 +71,7 @@ def run(options: Options, journal: Journal, model: Model) -> None:
         stack.callback(tell_accounts, source, journal)
         try:
             if options.loop == "run":
-                qf.run(model, source=source, sink=output)  # type: ignore[attr-defined]
+                qf.run(model, source=source, sink=output)
                 return
             batches_of(source, output, model, journal)
         except (qf.BrokerError, qf.ClosedError) as exc:
@@ -104,11 +105,7 @@ def commit(source: qf.InputTopic, journal: Journal) -> None:
 
 
 def tell_accounts(source: qf.InputTopic, journal: Journal) -> None:
-    """Write down the partitions whose accounts do not add up, where the topic keeps accounts."""
-    if not hasattr(source, "accounts"):
-        return
-    from .checker import check_accounts
-
+    """Write down the partitions whose accounts do not add up."""
     wrong = check_accounts(source.accounts())
     if wrong:
         journal.add(["accounts", wrong])

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Mode", "Options", "end_with_parent"]
+__all__ = ["Loop", "Mode", "Options", "end_with_parent"]
 
 Mode = Literal["at-least-once", "exactly-once"]
+Loop = Literal["batches", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Options:
     seed: int
     mode: Mode = "at-least-once"
     transport: str = "kafka-python"
-    loop: Literal["batches", "run"] = "batches"
+    loop: Loop = "batches"
     source: str = "source"
     sink: str = "sink"
     group: str = "model"
