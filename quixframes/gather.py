@@ -99,6 +99,11 @@ class Gatherer:
         return self._assembler.ready
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes of rows and events that the buffers hold."""
+        return self._assembler.held_bytes
+
+    @property
     def streams(self) -> dict[tuple[str, str], StreamReader]:
         """The streams that were met, by topic and ID."""
         return self._assembler.streams
@@ -178,7 +183,7 @@ class Gatherer:
         entered = self._entered
         if entered is None:
             entered = self._entered = self._enter(assignment, record)
-            assignment.seen_ms = record.timestamp
+            assignment.seen, assignment.seen_ms = record.offset + 1, record.timestamp
             self._judge(assignment, record, entered)
         if entered.fault is not None:
             raise entered.fault

@@ -74,8 +74,8 @@ class InputTopic(Closing):
     # Named, so that an attribute that is none (``topic.on_stream_received = ...``) is an error.
     __slots__ = (
         "_admin", "_closed", "_commits", "_gatherer", "_generation", "_letters", "_looping", "_messages", "_on_close",
-        "_outputs", "_poller", "_signals", "commit_settings", "consumer_group", "exactly_once", "model_seconds", "name",
-        "rows_read",
+        "_outputs", "_poller", "_signals", "batches_read", "commit_settings", "consumer_group", "exactly_once",
+        "model_seconds", "name", "rows_read",
     )  # fmt: skip
 
     def __init__(
@@ -124,6 +124,7 @@ class InputTopic(Closing):
         self._signals: StepSignals | None = None
         self._looping = False
         self._closed = False
+        self.batches_read = 0
         self.rows_read = 0
         self.model_seconds = 0.0
 
@@ -233,6 +234,7 @@ class InputTopic(Closing):
                     self._commits.take_back(claim)
                     ready.appendleft(batch)
             batch.stream.count(batch)
+            self.batches_read += 1
             self.rows_read += len(batch)
             # The loop has asked for the next batch: this one went well.
             self._commits.went_well(claim)
@@ -475,7 +477,7 @@ class InputTopic(Closing):
     @property
     def waited(self) -> float:
         """Seconds for which the cluster was out of reach, over the life of this object."""
-        return self._poller.outage.waited
+        return self._poller.outage.waited(time.monotonic())
 
     @property
     def prefetched_bytes(self) -> int:

@@ -99,8 +99,14 @@ class Outputs:
     They write through ``producer``; or, while a topic is read exactly once, through the producer of its transactions.
     """
 
-    def __init__(self, settings: WriterSettings, producer: Callable[[], Producer]) -> None:
+    def __init__(
+        self,
+        settings: WriterSettings,
+        producer: Callable[[], Producer],
+        on_close: Callable[[OutputTopic], object] = lambda topic: None,
+    ) -> None:
         self.settings = settings
+        self._on_close = on_close
         self.in_flight = InFlight(byte_count(settings.memory))
         self._make_producer = producer
         self._plain: Producer | None = None
@@ -185,6 +191,7 @@ class Outputs:
         with self._lock:
             if topic in self._topics:
                 self._topics.remove(topic)
+        self._on_close(topic)
 
     def _count_failure(self) -> None:
         with self._lock:
@@ -200,8 +207,8 @@ class OutputTopic(Closing):
 
     __slots__ = (
         "_buffer_settings", "_closed", "_contract", "_delivery_timeout", "_encoder", "_failures", "_give_up_at",
-        "_in_flight", "_letter", "_lock", "_message_limit", "_outputs", "_streams", "_ticker", "codec",
-        "events_written", "messages_written", "name", "partitions", "rows_dead", "rows_written",
+        "_in_flight", "_letter", "_lock", "_message_limit", "_outputs", "_streams", "_ticker",
+        "bytes_written", "codec", "events_written", "messages_written", "name", "partitions", "rows_dead", "rows_written",
     )  # fmt: skip
 
     def __init__(
@@ -234,6 +241,7 @@ class OutputTopic(Closing):
         self.events_written = 0
         self.rows_dead = 0
         self.messages_written = 0
+        self.bytes_written = 0
         outputs._add(self)
 
     # Streams
@@ -438,6 +446,7 @@ class OutputTopic(Closing):
                 self.rows_dead += rows
                 return
             self.messages_written += 1
+            self.bytes_written += size - _BESIDE_VALUE
             if kind is Kind.PARAMETERS:
                 self.rows_written += rows
             else:

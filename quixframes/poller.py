@@ -111,6 +111,7 @@ class Poller:
         self.outage = Outage(self._topic, seconds(settings.warn_after))
         self.messages_gone = 0
         self.bytes_read = 0
+        self.messages_read = 0
         self.rebalances = 0
         self.commits = 0
         self.commits_moved_on = 0
@@ -389,6 +390,8 @@ class Poller:
                 assignment = self.assignments.get(Partition(topic, number))
                 if assignment is not None:
                     chunk.append((assignment, records))
+                    assignment.arrived = records[-1].offset + 1
+                    self.messages_read += len(records)
             if chunk:
                 self._chunks.append((chunk, size))
                 self._bytes += size
