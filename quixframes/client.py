@@ -27,6 +27,7 @@ from quixframes.errors import ClosedError, QuixframesError, SettingsError, Topic
 from quixframes.input import InputTopic
 from quixframes.kafka import Admin, Consumer, Producer, TopicDescription, TransactionalProducer, Transport
 from quixframes.letter_box import letters_frame, messages_of, placed, read_letters, renumbered, send_messages
+from quixframes.logs import Place
 from quixframes.message_reader import MessageReader
 from quixframes.metrics import Book, to_frame
 from quixframes.output import Outputs, OutputTopic
@@ -548,7 +549,7 @@ class StreamingClient(Closing):
         try:
             self.close("10s")
         except QuixframesError as exc:
-            log.error("at the end of the program: %s", exc)
+            log.error("at the end of the program: %s", exc, extra=Place.of(exc).extra)
 
     def _check_open(self) -> None:
         if self._closed:

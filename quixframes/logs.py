@@ -1,4 +1,4 @@
-"""How quixframes logs: by the standard library, under the logger ``quixframes``, each record with the place it is about.
+"""How quixframes logs: by the standard library, under ``quixframes``, each record with the place that it is about.
 
 What this module holds to:
 

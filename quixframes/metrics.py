@@ -168,7 +168,7 @@ class Book:
                 known = found.get((name, labels), 0)
                 found[name, labels] = max(known, value) if DEFINITIONS[name].largest else known + value
             for key in found:
-                # What is read while it changes may be ahead of itself for a moment: nothing that was told is taken back.
+                # What is read while it changes may be ahead of itself: nothing that was told is taken back.
                 if DEFINITIONS[key[0]].kind == "counter":
                     found[key] = self._told[key] = max(found[key], self._told.get(key, 0))
         order = {name: n for n, name in enumerate(DEFINITIONS)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from quixframes.logs import Place
+
 __all__ = ["Outage"]
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ class Outage:
     """
 
     def __init__(self, what: str, warn_after: float) -> None:
-        self._what = what
+        self._place = Place(what)
         self._warn_after = warn_after
         # One value, so that another thread never reads a time in which both count the same seconds.
         self._waited: tuple[float, float | None] = (0.0, None)
@@ -47,7 +49,7 @@ class Outage:
             if since is not None:
                 self._waited = before + now - since, None
                 if self._warned:
-                    log.warning("topic %s: reading again after %.0f s", self._what, now - since)
+                    log.warning("%s: reading again after %.0f s", self._place, now - since, extra=self._place.extra)
             self._warned = False
             return
         if since is None:
@@ -55,4 +57,6 @@ class Outage:
             self._waited = before, since
         if not self._warned and now - since >= self._warn_after:
             self._warned = True
-            log.warning("topic %s: the cluster is out of reach, waiting for it: %s", self._what, trouble)
+            log.warning(
+                "%s: the cluster is out of reach, waiting for it: %s", self._place, trouble, extra=self._place.extra
+            )

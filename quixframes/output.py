@@ -34,6 +34,7 @@ from quixframes.errors import (
     StreamNotFoundError,
 )
 from quixframes.kafka import Outgoing, Producer, Record, TopicDescription, TransactionalProducer
+from quixframes.logs import Place
 from quixframes.parameters_writer import Rows, Ticker
 from quixframes.settings import BufferSettings, Duration, WriterSettings, byte_count, seconds
 from quixframes.story import StreamProperties
@@ -208,7 +209,8 @@ class OutputTopic(Closing):
     __slots__ = (
         "_buffer_settings", "_closed", "_contract", "_delivery_timeout", "_encoder", "_failures", "_give_up_at",
         "_in_flight", "_letter", "_lock", "_message_limit", "_outputs", "_streams", "_ticker",
-        "bytes_written", "codec", "events_written", "messages_written", "name", "partitions", "rows_dead", "rows_written",
+        "bytes_written", "codec", "events_written", "messages_written", "name", "partitions", "rows_dead",
+        "rows_written",
     )  # fmt: skip
 
     def __init__(
@@ -411,7 +413,8 @@ class OutputTopic(Closing):
             try:
                 stream.close(StreamEndType.Aborted)
             except QuixframesError as exc:
-                log.warning("stream %r of topic %r could not be ended: %s", stream.stream_id, self.name, exc)
+                place = Place(self.name, stream_id=stream.stream_id)
+                log.warning("%s: it could not be ended as aborted: %s", place, exc, extra=place.extra)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._streams)} streams open"
