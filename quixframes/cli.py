@@ -17,7 +17,7 @@ except ModuleNotFoundError as exc:
     sys.exit(f'The command quixframes needs the package {exc.name!r}: pip install "quixframes[cli]"')
 
 import quixframes as qf
-from quixframes import local
+from quixframes import cli_run, local
 
 __all__ = ["app", "main"]
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 local_app = typer.Typer(help="A real Kafka on this machine, from packages: no Docker.", no_args_is_help=True)
 app.add_typer(local_app, name="local")
+app.command(name="run")(cli_run.run_command)
 
 Directory = Annotated[
     Path | None,

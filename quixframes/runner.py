@@ -55,7 +55,7 @@ class Summary:
         commits: that the cluster acknowledged.
         lag: messages of this instance's partitions that are not finished; None where that is not known.
         seconds: for which it ran; ``model_seconds`` of these in the model.
-        ended: why: "end" (what was there is read), "rows", "duration", "idle", "interrupt", "closed".
+        ended: why: "end" (what was there is read), "rows", "duration", "idle", "interrupt", "closed", "error".
     """
 
     rows_in: int = 0
@@ -96,6 +96,7 @@ def run(
     retry: Retry | None = None,
     on_error: Literal["raise", "dead-letter"] = "raise",
     on_batch: Callable[[RowBatch, Result], object] | None = None,
+    on_end: Callable[[Summary], object] | None = None,
     **rules: Any,
 ) -> Summary:
     """Read, process, write, commit: until the end, a signal, or for ever.
@@ -124,6 +125,7 @@ def run(
         on_error: what to do when it has raised for the last time: "raise" (default) ends the run, and the batch comes
             again; "dead-letter" sends the batch's rows to the source's dead letters, and goes on.
         on_batch: told each batch and what came of it, once it is written.
+        on_end: told what was done, however it ends: also by SIGTERM or an error, after which nothing is returned.
 
     Ctrl-C (in a notebook: interrupting the kernel) ends the run, and what is finished is committed; so does SIGTERM,
     which goes on to end the program. A second one stops at once.
@@ -146,10 +148,15 @@ def run(
     if not live and (until or idle or duration or max_rows):
         raise SettingsError("a replay ends by itself: until, idle, duration and max_rows are for topics")
     work = _Work(model, source, sink, takes == "frame", retry or Retry(attempts=1), on_error, on_batch)
+    told = on_end or _tell_nobody
     if isinstance(source, InputTopic):
         bounds = _Bounds(until, max_rows, idle, duration)
-        return work.on_topic(source, source.batches(buffer, **bounds._asdict(), **rules), bounds)
-    return work.on_replay(source.batches(buffer, **rules))
+        return work.on_topic(source, source.batches(buffer, **bounds._asdict(), **rules), bounds, told)
+    return work.on_replay(source.batches(buffer, **rules), told)
+
+
+def _tell_nobody(summary: Summary) -> None:
+    pass
 
 
 class _Bounds(NamedTuple):
@@ -195,11 +202,34 @@ class _Work:
         self._retries = 0
         self._model_seconds = 0.0
 
-    def on_topic(self, source: InputTopic, batches: Generator[RowBatch, None, None], bounds: _Bounds) -> Summary:
+    def on_topic(
+        self,
+        source: InputTopic,
+        batches: Generator[RowBatch, None, None],
+        bounds: _Bounds,
+        told: Callable[[Summary], object],
+    ) -> Summary:
         """Run over a topic."""
         begun, before, commits, read = time.monotonic(), source.accounts().sum(), source.commits, source.rows_read
         manual = source.consumer_group is not None and source.commit_settings.mode is CommitMode.Manual
-        ended = None
+        ended, terminated = None, None
+
+        def done(ended: str) -> Summary:
+            after = source.accounts().sum()
+            counts = {name: int(after[name] - before[name]) for name in after.index}
+            return replace(
+                self._summary(begun),
+                rows_in=counts["rows_in"] + int(before["held"]),
+                processed=counts["processed"],
+                dead=counts["dead_lettered"],
+                filtered=counts["filtered"],
+                let_go=counts["let_go"],
+                held=int(after["held"]),
+                commits=source.commits - commits,
+                lag=source.lag,
+                ended=ended,
+            )
+
         try:
             with closing(batches):  # whatever ends it, the batch in hand is not finished
                 for batch in batches:
@@ -210,41 +240,40 @@ class _Work:
             place = Place(source.name)
             log.info("%s: the run was interrupted; what is finished is committed", place, extra=place.extra)
             ended = "interrupt"
+        except SystemExit as exc:
+            ended, terminated = "interrupt", exc
         except ClosedError:
             if not source.closed:
                 raise
             ended = "closed"
+        except Exception:
+            told(done("error"))
+            raise
         rows = source.rows_read - read
         ended = ended or bounds.reached(time.monotonic() - begun, rows)
         if not source.closed and source.consumer_group is not None:
             source._commits.commit_finished()
-        after = source.accounts().sum()
-        counts = {name: int(after[name] - before[name]) for name in after.index}
-        summary = self._summary(begun)
-        return replace(
-            summary,
-            rows_in=counts["rows_in"] + int(before["held"]),
-            processed=counts["processed"],
-            dead=counts["dead_lettered"],
-            filtered=counts["filtered"],
-            let_go=counts["let_go"],
-            held=int(after["held"]),
-            commits=source.commits - commits,
-            lag=source.lag,
-            ended=ended,
-        )
+        summary = done(ended)
+        told(summary)
+        if terminated is not None:
+            raise terminated
+        return summary
 
-    def on_replay(self, batches: Generator[RowBatch, None, None]) -> Summary:
+    def on_replay(self, batches: Generator[RowBatch, None, None], told: Callable[[Summary], object]) -> Summary:
         """Run over a replay."""
-        begun, rows, ended = time.monotonic(), 0, "end"
+        begun, rows, ended = time.monotonic(), 0, "error"
         try:
             with closing(batches):
                 for batch in batches:
                     self._process(batch)
                     rows += batch.entries
+            ended = "end"
         except KeyboardInterrupt:
             ended = "interrupt"
-        return replace(self._summary(begun), rows_in=rows, processed=rows, ended=ended)
+        finally:
+            summary = replace(self._summary(begun), rows_in=rows, processed=rows, ended=ended)
+            told(summary)
+        return summary
 
     def _summary(self, begun: float) -> Summary:
         return Summary(

@@ -223,6 +223,10 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]
                     self._consumer._subscription.assign_from_subscribed([])
                 self._known = (generation, member_id)
             await complete(generation, member_id, protocol, assignment)
+            with self._changed:
+                last = self._untold[-1].change if self._untold else None
+                if not self._ours and last is not Change.Assigned:
+                    self._tell(Change.Assigned, frozenset())  # a cooperative join that brings nothing asks no listener
 
         async def commit_what_is_ours(offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> Any:
             # Here, where the generation is looked up: a join may come to its end at any moment.
