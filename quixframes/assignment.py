@@ -103,8 +103,8 @@ class Assignment:
         return None if offset == self.committed else offset
 
     def take(self, offset: int, rows: int, label: Any = None) -> list[Rows]:
-        """Take in a message of so many rows; which of them are still to be processed. None of a partition that has gone,
-        as it may between any two steps of who asks: they come again elsewhere."""
+        """Take in a message of so many rows; which of them are still to be processed. None of a partition that has
+        gone, as it may between any two steps of who asks: they come again elsewhere."""
         if not self.owned:
             return []
         if self.ledger is not None:
