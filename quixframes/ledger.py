@@ -97,6 +97,8 @@ class Ledger:
         self._offsets = array("q")
         self._done = bytearray()
         self._front = 0
+        self.forgets = False
+        """Whether the text that :meth:`committable` gave last had to leave something out."""
         self.rows_left = 0
         """How many rows are taken and not finished."""
         self._open: dict[int, tuple[int, _Open]] = {}
@@ -144,6 +146,7 @@ class Ledger:
     def committable(self) -> tuple[int, str]:
         """The offset to commit, and the text to commit with it."""
         self._advance()
+        self.forgets = False
         if self._front == len(self._done):
             return self._next, self._remembered(self._next)
         offset = self._offsets[self._front]
@@ -205,6 +208,7 @@ class Ledger:
             return ""
         text = _text(base, whole, parts)
         keep = len(whole) + len(parts)
+        self.forgets = len(text) > self._limit
         while len(text) > self._limit and keep:
             keep = min(keep - 1, keep * self._limit // len(text))
             horizon = sorted([a for a, _ in whole] + list(parts))[keep]

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import partial
 
 from quixframes.assignment import Assignment
 from quixframes.batch import Claim
@@ -138,11 +139,16 @@ class TransactionalCommits(Commits):
                     raise GroupMovedOnError(f"a partition of topic {self._name!r} has moved on to another instance")
                 finished += [(claim.assignment, claim.finish()) for claim in claims]
                 offsets = {a: at for a in self._poller.assignments.values() if (at := a.uncommitted) is not None}
+            if scattered := [str(a.partition) for a in offsets if a.ledger is not None and a.ledger.forgets]:
+                raise TransactionError(
+                    f"{self._place}: what is finished in {', '.join(scattered)} lies too scattered for the text of a "
+                    "commit to remember all of it, so it could count twice: have rows released sooner (timeout=, rows=)"
+                )
             if not claims and not offsets and self._sent == self._outputs.sent:
                 return True
             places = {assignment.partition: at for assignment, at in offsets.items()}
             left = max(0.1, deadline - time.monotonic())
-            self._producer.commit_transaction(places, self._poller.membership, left)
+            self._producer.commit_transaction(places, partial(self._membership, list(offsets)), left)
         except BaseException as exc:
             self._undo(finished)
             failures = self._outputs.take_failures()
@@ -162,6 +168,15 @@ class TransactionalCommits(Commits):
         self._sent = self._outputs.sent
         self.transactions += 1
         return True
+
+    def _membership(self, assignments: Sequence[Assignment]) -> object:
+        """The membership as it is now, which is asked for again while the group shares itself out anew. What went
+        meanwhile may have come back, and be the member's again; but somebody else may have had it in between, so that
+        what was finished of it before is not to be committed any more."""
+        found = self._poller.membership()
+        if gone := [str(assignment.partition) for assignment in assignments if not assignment.owned]:
+            raise GroupMovedOnError(f"topic {self._name!r}: {', '.join(gone)} went, or went and came back")
+        return found
 
     def _undo(self, finished: list[tuple[Assignment, int]]) -> None:
         """What was finished is not, since its transaction does not count."""

@@ -63,6 +63,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         self._changed = threading.Condition(consumer._subscription._lock)
         self._join: Any = None  # the one that goes on
         self._untold: list[Rebalance] = []
+        self._telling: frozenset[Partition] = frozenset()  # what the last ``told`` was about
         self._ours: set[Partition] = set()  # those that came, whether or not the owner was told, and have not gone
         self._going: frozenset[Partition] = frozenset()
         self._known = (-1, "")  # the generation and the member's name in it, when the latest join was complete
@@ -76,6 +77,7 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         """What happened since this was asked last."""
         with self._changed:
             untold, self._untold = self._untold, []
+            self._telling = frozenset(partition for news in untold for partition in news.partitions)
             return untold
 
     @property
@@ -110,10 +112,11 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             return frozenset(self._ours) - {partition for news in self._untold for partition in news.partitions}
 
     def membership(self) -> Membership:
-        """The latest that is certain."""
+        """The latest that is certain. It may be asked while the owner, on another thread, has not acted yet upon what it
+        was told last."""
         with self._changed:
             group, instance = self._consumer.config["group_id"], self._consumer.config["group_instance_id"]
-            return Membership(group, *self._known, instance, self.owned())
+            return Membership(group, *self._known, instance, self.owned() - self._telling)
 
     def close(self, deadline: float) -> None:
         """Join no more, and wait for nothing after this moment (monotonic)."""
