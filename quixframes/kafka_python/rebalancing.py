@@ -112,8 +112,8 @@ class Member(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             return frozenset(self._ours) - {partition for news in self._untold for partition in news.partitions}
 
     def membership(self) -> Membership:
-        """The latest that is certain. It may be asked while the owner, on another thread, has not acted yet upon what it
-        was told last."""
+        """The latest that is certain. It may be asked for while the owner, on another thread, has not acted yet upon
+        what it was told last."""
         with self._changed:
             group, instance = self._consumer.config["group_id"], self._consumer.config["group_instance_id"]
             return Membership(group, *self._known, instance, self.owned() - self._telling)

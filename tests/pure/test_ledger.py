@@ -126,6 +126,7 @@ def test_where_the_text_would_be_too_long_the_earliest_messages_are_remembered()
     offset, text = ledger.committable()
     assert offset == 0
     assert 0.8 * METADATA_LIMIT < len(text) <= METADATA_LIMIT
+    assert ledger.forgets
     again = Ledger(offset, text)
     left = [again.take(offset, rows=2) != [] for offset in range(60_000)]
     assert all(left[offset] for offset in unfinished)

@@ -63,7 +63,7 @@ class Producer:
 
 
 class Outputs:
-    failures = 0
+    failures = sent = 0
 
     def release(self) -> None: ...
     def discard(self) -> None: ...
