@@ -75,7 +75,7 @@ def run_campaign(course: Course, folder: Path, tell: Callable[[str], None] = pri
     with contextlib.ExitStack() as stack:
         wire = stack.enter_context(Wire(3, course.seed, folder / "wire.log"))
         disk = stack.enter_context(SmallDisk(kafka_folder / f"broker-{SMALL_DISK_OF}"))
-        kafka = stack.enter_context(qf.LocalKafka(kafka_folder, brokers=3, keep=False))
+        kafka = stack.enter_context(qf.LocalKafka(kafka_folder, brokers=3))
         options = Options(kafka.address, str(folder), course.seed, course.mode, course.transport, course.loop)
         options.write(told)
         with qf.StreamingClient(kafka.address) as client:
@@ -91,6 +91,8 @@ def run_campaign(course: Course, folder: Path, tell: Callable[[str], None] = pri
         stage = Stage(folder, kafka, options, members, wire, disk)
         run = Run(course, stage, tell)
         run.all()
+    if not run.report.problems:  # else what two brokers have of the topics is there to be looked at
+        qf.local.stop(kafka_folder, remove_data=True)
     return run.report
 
 
@@ -195,8 +197,9 @@ class Run:
                 time.sleep(fault.lasts)
                 member.signal(signal.SIGCONT)
             elif what == "slow":
-                (self.folder / f"{member.name}.slow").write_text(str(fault.lasts))
-                member.signal(signal.SIGUSR1)
+                order = self.folder / f"{member.name}.slow"
+                order.with_suffix(".new").write_text(str(fault.lasts))
+                order.with_suffix(".new").rename(order)
                 time.sleep(fault.lasts)
             record.lasted = time.monotonic() - self.begun - record.at
 
@@ -329,6 +332,8 @@ class Run:
         ):
             if findings.broken(once=once):
                 report.problems.append(f"{name}: {findings.broken(once=once)}, {findings.examples[:20]}")
+        again = sink[sink.duplicated(["stream", "n"], keep=False)]
+        again.to_csv(self.folder / "repeated.csv", index=False)
         report.problems += [f"ended by itself: {text}" for text in self.members.ended()]
         for record in report.faults:
             since = self.begun + record.at
@@ -337,11 +342,13 @@ class Run:
         for journal in self._journals:
             report.stalls[journal.stem] = longest_gap(acknowledgements(journal))
         errors: Counter[str] = Counter()
+        wrong: dict[str, str] = {}
         for journal in sorted(self.folder.glob("*.journal")):
             for kind, _, *facts in entries(journal):
                 if kind == "failed":
                     errors[f"{journal.stem.split('-')[0]}: {re.sub(r'[0-9]+', 'N', str(facts[0]))[:160]}"] += 1
                 elif kind == "accounts":
-                    report.problems.append(f"{journal.stem}: accounts do not add up: {facts[0][:3]}")
+                    wrong.setdefault(journal.stem, f"{journal.stem}: accounts do not add up: {facts[0][:3]}")
+        report.problems += wrong.values()
         report.errors = dict(errors)
         report.write(self.folder / "report.json")

@@ -1,13 +1,12 @@
 """An instance of a model to be harmed: reads one topic in a group and writes each row to a second one.
 
-``python -m tests.faults.campaign.instance OPTIONS NUMBER LIFE``. SIGUSR1 makes its next batch slow, for the seconds in
-the file ``instance-NUMBER.slow``. SIGTERM ends it as quixframes does by itself.
+``python -m tests.faults.campaign.instance OPTIONS NUMBER LIFE``. A file ``instance-NUMBER.slow`` makes its next batch
+take the seconds that stand in it. SIGTERM ends it as quixframes does by itself.
 """
 
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import time
 from pathlib import Path
@@ -28,14 +27,13 @@ class Model:
     def __init__(self, by: int, slow: Path) -> None:
         self._by = by
         self._slow = slow
-        self._is_slow = False
-        signal.signal(signal.SIGUSR1, lambda *_: setattr(self, "_is_slow", True))
 
     def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows with the number of the instance and its life."""
-        if self._is_slow:
-            self._is_slow = False
-            time.sleep(float(self._slow.read_text()))
+        if self._slow.exists():
+            lasts = float(self._slow.read_text())
+            self._slow.unlink()
+            time.sleep(lasts)
         return frame.assign(by=self._by)
 
 
