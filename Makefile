@@ -7,7 +7,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 LINTED := $(VENV)/.lint-ready
 
-.PHONY: help demo test test-docker faults check coverage bench clean
+# Tests wait for Kafka most of the time, so a whole run has more processes than cores, each with a Kafka of its own.
+AT_ONCE := -n 3 --dist worksteal
+
+.PHONY: help demo test test-confluent test-docker faults soak check coverage bench clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,14 +31,20 @@ $(LINTED): $(READY)
 demo: $(READY) ## Real weather through a real Kafka, cleaned, forecast, replayed and drawn (demo-output/)
 	@$(BIN)/quixframes demo
 
-test: $(READY) ## All tests but the long ones, on a real Kafka; ARGS="..." goes to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## All tests but the long ones, on a real Kafka; or with ARGS="..." what pytest makes of that
+	@$(BIN)/python -m pytest $(or $(ARGS),$(AT_ONCE))
 
 test-docker: $(READY) ## The integration tests on testcontainers' Kafka; needs Docker
 	@$(BIN)/python -m pytest --kafka docker tests/integration
 
-faults: $(READY) ## The long fault campaigns: killed models, stopped brokers, 200,000 damaged messages
-	@$(BIN)/python -m pytest -m faults -s --timeout 1800
+test-confluent: $(READY) ## The tests of the adapters, and the integration tests over the other Kafka client
+	@$(BIN)/python -m pytest --transport confluent tests/adapters tests/integration $(ARGS)
+
+faults: $(READY) ## The long fault campaigns: clusters, models and networks that fail, 200,000 damaged messages
+	@$(BIN)/python -m pytest -m faults -s --timeout 2400
+
+soak: $(READY) ## An hour of 20,000 rows/s, 1,000 streams, and an instance restarted every minute
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
 check: $(LINTED) ## Linters and types
 	@$(BIN)/ruff format --check .
@@ -45,7 +54,7 @@ check: $(LINTED) ## Linters and types
 
 coverage: $(READY) ## The tests, and how much of the package they run
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest $(AT_ONCE) --cov --cov-report=term $(ARGS)
 
 bench: $(READY) ## Speed beside quixstreams 0.5.7, quixstreams 3 and bare kafka-python (some 25 minutes)
 	@$(BIN)/python -m benchmarks.run

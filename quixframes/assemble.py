@@ -64,7 +64,8 @@ class Assembler:
         # Those that hold rows are again in `_held`, in the order in which their time will be up.
         self._open: dict[_Key, _Open] = {}
         self._held: dict[_Key, RowBuffer] = {}
-        self._held_bytes = 0
+        self.held_bytes = 0
+        """Bytes of rows and events that all buffers together hold."""
         self.ready: deque[RowBatch] = deque()
         self.streams: dict[tuple[str, str], StreamReader] = {}
         """The streams that were met, by topic and ID, as they were told last."""
@@ -100,13 +101,13 @@ class Assembler:
         try:
             self._to_buffer(key, buffer, message, offset, ranges)
         finally:
-            self._held_bytes += buffer.nbytes - held
+            self.held_bytes += buffer.nbytes - held
             if buffer.since != since:
                 # It holds a first row anew, or nothing: among those that hold rows, its time is up last.
                 self._held.pop(key, None)
                 if buffer.since is not None:
                     self._held[key] = buffer
-        while self._most_held is not None and self._held_bytes > self._most_held and self._held:
+        while self._most_held is not None and self.held_bytes > self._most_held and self._held:
             self._release_oldest("memory")
 
     def expire(self, now: float) -> None:
@@ -130,7 +131,7 @@ class Assembler:
     def forget_lost(self) -> None:
         """Drop what belongs to partitions that are no longer ours."""
         for key in [key for key in self._open if not key[0].owned]:
-            self._held_bytes -= self._open.pop(key).buffer.nbytes
+            self.held_bytes -= self._open.pop(key).buffer.nbytes
             self._held.pop(key, None)
 
     def _meet(self, topic: str, message: Message) -> _Open:
@@ -174,7 +175,7 @@ class Assembler:
 
     def _release_of(self, key: _Key, buffer: RowBuffer, reason: str) -> None:
         del self._held[key]
-        self._held_bytes -= buffer.nbytes
+        self.held_bytes -= buffer.nbytes
         release = buffer.release(reason)
         if release is not None:
             self._release(key, release)

@@ -88,13 +88,18 @@ class Assignment:
         return None if offset == self.committed else offset
 
     def take(self, offset: int, rows: int, label: Any = None) -> list[Rows]:
-        """Take in a message of so many rows; which of them are still to be processed."""
+        """Take in a message of so many rows; which are still to be processed. None of a partition that has gone, as it
+        may between any two steps of who asks: they come again elsewhere."""
+        if not self.owned:
+            return []
         if self.ledger is not None:
             return self._count(self.ledger.take(offset, rows, label))
         return self._count([(0, rows)] if rows else [])
 
     def take_whole(self, offset: int, label: Any) -> list[Rows]:
         """Take in a message that cannot be read, as one row."""
+        if not self.owned:
+            return []
         return self._count([(0, 1)] if self.ledger is None else self.ledger.take_whole(offset, label))
 
     def _count(self, ranges: list[Rows]) -> list[Rows]:
@@ -102,9 +107,11 @@ class Assignment:
         return ranges
 
     def finish(self, pieces: Pieces) -> int:
-        """Mark rows as finished; how many of them were not so before."""
+        """Mark rows as finished; how many of them were not so before. Those of a partition that has gone are let go."""
         if self.ledger is None:
             return sum(stop - start for _, start, stop in pieces)
+        if not self.owned:
+            return 0
         return sum(self.ledger.finish(*piece) for piece in pieces)
 
     def let_go(self) -> None:

@@ -27,7 +27,9 @@ from quixframes.errors import ClosedError, QuixframesError, SettingsError, Topic
 from quixframes.input import InputTopic
 from quixframes.kafka import Admin, Consumer, Producer, TopicDescription, TransactionalProducer, Transport
 from quixframes.letter_box import letters_frame, messages_of, placed, read_letters, renumbered, send_messages
+from quixframes.logs import Place
 from quixframes.message_reader import MessageReader
+from quixframes.metrics import Book, to_frame
 from quixframes.output import Outputs, OutputTopic
 from quixframes.poller import Poller
 from quixframes.record_columns import RecordColumns
@@ -69,7 +71,8 @@ class StreamingClient(Closing):
         writer: how it writes: delivery time-out, memory, compression. Default: ``WriterSettings()``.
         client_id: the name under which the cluster's logs and quotas know this client.
         connect_timeout: how long opening something may take before it fails.
-        transport: the Kafka client underneath; "kafka-python" is the only one so far.
+        transport: the Kafka client underneath: "kafka-python" or "confluent", which needs the extra of that name.
+            Default: the environment variable ``QUIXFRAMES_TRANSPORT``, else "kafka-python".
 
     Nothing is connected before it is needed. While it is open, SIGTERM raises ``SystemExit`` in the main thread, unless
     the program has a handler of its own. Leaving the ``with`` block, ``close()`` and the end of the program close
@@ -87,10 +90,11 @@ class StreamingClient(Closing):
         writer: WriterSettings | None = None,
         client_id: str = "quixframes",
         connect_timeout: Duration = "8s",
-        transport: Literal["kafka-python"] = "kafka-python",
+        transport: Literal["kafka-python", "confluent"] | None = None,
     ) -> None:
-        self._transport = _transport(transport)
-        self._outputs = Outputs(writer or WriterSettings(), self._get_producer)
+        self._transport = _transport(transport or os.environ.get("QUIXFRAMES_TRANSPORT") or "kafka-python")
+        self._outputs = Outputs(writer or WriterSettings(), self._get_producer, self._forget_output)
+        self._book = Book(self._outputs)
         seconds(connect_timeout, name="connect_timeout")
         if address is None:
             address = os.environ.get("QUIXFRAMES_BROKER") or None
@@ -175,7 +179,7 @@ class StreamingClient(Closing):
         letter = None
         if dead_letters is not None:
             letter = partial(dead_letter, topic=self._dead_letter_topic(dead_letters, topic))
-        return OutputTopic(
+        opened = OutputTopic(
             description,
             self._outputs,
             buffer or BufferSettings(),
@@ -183,6 +187,8 @@ class StreamingClient(Closing):
             contract=check,
             letter=letter,
         )
+        self._book.add(opened)
+        return opened
 
     def open_input_topic(
         self,
@@ -290,6 +296,7 @@ class StreamingClient(Closing):
         )
         with self._lock:
             self._inputs.append(opened)
+        self._book.add(opened)
         return opened
 
     def replay(
@@ -381,6 +388,22 @@ class StreamingClient(Closing):
         messages = renumbered(placed(messages, counts))
         send_messages(letters, messages, self._get_producer(), self._outputs.in_flight, timeout)
         return len(messages)
+
+    # Metrics
+
+    def metrics(self) -> pd.DataFrame:
+        """What this client has done and holds now: one row a number.
+
+        Columns: ``metric`` (its name, as in ``docs/metrics.md``); ``topic``, ``group`` and ``partition`` say what it is
+        the number of, missing where that is no matter of one; ``value``; ``kind`` ("counter" or "gauge"); ``unit``.
+        Counters keep what topics had counted that were closed, also after the client was. Where a reader reads several
+        topics, its numbers are under all of their names, and those of partitions under each topic's own.
+
+        For Prometheus and OpenTelemetry see ``quixframes.metrics_prometheus`` and ``quixframes.metrics_otel``.
+
+        >>> client.metrics().set_index(["metric", "topic"])["value"]                           # doctest: +SKIP
+        """
+        return to_frame(self._book.metrics())
 
     # Ends
 
@@ -518,12 +541,16 @@ class StreamingClient(Closing):
         with self._lock:
             if topic in self._inputs:
                 self._inputs.remove(topic)
+        self._book.remove(topic)
+
+    def _forget_output(self, topic: OutputTopic) -> None:
+        self._book.remove(topic)
 
     def _close_at_exit(self) -> None:
         try:
             self.close("10s")
         except QuixframesError as exc:
-            log.error("at the end of the program: %s", exc)
+            log.error("at the end of the program: %s", exc, extra=Place.of(exc).extra)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -531,11 +558,21 @@ class StreamingClient(Closing):
 
 
 def _transport(name: str) -> Transport:
-    if name != "kafka-python":
-        raise SettingsError(f"transport={name!r} has to be 'kafka-python'")
-    from quixframes.kafka_python import KafkaPython
+    if name == "kafka-python":
+        from quixframes.kafka_python import KafkaPython
 
-    return KafkaPython()
+        return KafkaPython()
+    if name != "confluent":
+        raise SettingsError(f"transport={name!r} has to be 'kafka-python' or 'confluent'")
+    try:
+        from quixframes.confluent import Confluent
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] != "confluent_kafka":
+            raise
+        raise SettingsError(
+            "transport='confluent' needs confluent-kafka, which is not installed: pip install \"quixframes[confluent]\""
+        ) from exc
+    return Confluent()
 
 
 def _milliseconds(moment: object) -> int | None:

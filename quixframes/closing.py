@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from quixframes.errors import QuixframesError
+from quixframes.logs import Place
 
 __all__ = ["Closing"]
 
@@ -35,8 +36,8 @@ class Closing(ABC):
     ) -> None:
         try:
             self._leave(exc)
-        except QuixframesError:
+        except QuixframesError as failure:
             if exc is None:
                 raise
             # The block's own error goes on; this one is told where it can be found.
-            log.exception("closing %r after an error: not everything ended well", self)
+            log.exception("closing %r after an error: not everything ended well", self, extra=Place.of(failure).extra)

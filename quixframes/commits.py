@@ -22,6 +22,7 @@ from quixframes.batch import Claim
 from quixframes.dead_letters import LetterDesk
 from quixframes.errors import BrokerUnavailableError, QuixframesError
 from quixframes.kafka import Partition
+from quixframes.logs import Place
 from quixframes.output import Outputs
 from quixframes.poller import Handover, Poller
 from quixframes.settings import CommitMode, CommitSettings, seconds
@@ -49,6 +50,7 @@ class Commits:
         self, name: str, poller: Poller, outputs: Outputs, letters: LetterDesk | None, settings: CommitSettings
     ) -> None:
         self._name = name
+        self._place = Place(name)
         self._poller = poller
         self._outputs = outputs
         self._letters = letters
@@ -63,6 +65,7 @@ class Commits:
         # The automatic commit that is under way, and what one that failed has left to be committed.
         self._committing: tuple[set[Assignment], Future[bool]] | None = None
         self._to_retry: set[Assignment] = set()
+        self._failing = False  # whether the last automatic commit did not succeed
 
     # For the loop
 
@@ -123,7 +126,7 @@ class Commits:
             self._commit_finished()
         except BrokerUnavailableError as exc:  # which a loop waits for; these batches are committed with the next
             self._last_commit = time.monotonic()
-            log.warning("topic %s: an automatic commit is put off: %s", self._name, exc)
+            log.warning("%s: an automatic commit is put off: %s", self._place, exc, extra=self._place.extra)
 
     def serve_handovers(self) -> None:
         """Let partitions go that are about to, with all that was finished of them."""
@@ -131,7 +134,11 @@ class Commits:
             try:
                 self._finish_for(handover)
             except QuixframesError as exc:
-                log.warning("topic %s: not all that was finished of %s is committed: %s", self._name, self._name, exc)
+                log.warning(
+                    "%s: not all that was finished of %s is committed: %s",
+                    self._place, ", ".join(sorted(str(one.partition) for one in handover.assignments)), exc,
+                    extra=self._place.extra,
+                )  # fmt: skip
             finally:
                 self._poller.hand_over(handover)
 
@@ -191,11 +198,18 @@ class Commits:
         assignments, future = self._committing
         self._committing = None
         self._to_retry.clear()
-        error = future.exception()
+        error, failed_before = future.exception(), self._failing
+        self._failing = error is not None
         if error is not None:
             self._to_retry = {assignment for assignment in assignments if assignment.owned}
             self._last_commit = time.monotonic()
-            log.warning("topic %s: an automatic commit did not succeed, and is tried again: %s", self._name, error)
+            log.log(
+                logging.DEBUG if failed_before else logging.WARNING,  # the first of several says it all
+                "%s: an automatic commit did not succeed, and is tried again: %s",
+                self._place, error, extra=self._place.extra,
+            )  # fmt: skip
+        elif failed_before:
+            log.info("%s: the commit that did not succeed is made up for", self._place, extra=self._place.extra)
 
     def _finish_delivered(self, timeout: float) -> set[Assignment]:
         """Mark what the loop has finished, once the outputs are acknowledged; the assignments that are to be committed.
@@ -208,10 +222,9 @@ class Commits:
         sound = [claim for claim in self._finished if self._handed.get(claim, -1) in (-1, self._outputs.failures)]
         if len(sound) < len(self._finished):
             log.warning(
-                "topic %s: %d batches are not committed, since outputs failed after they were handed over",
-                self._name,
-                len(self._finished) - len(sound),
-            )
+                "%s: %d batches are not committed, since outputs failed after they were handed over",
+                self._place, len(self._finished) - len(sound), extra=self._place.extra,
+            )  # fmt: skip
         self._finished, self._finished_rows = [], 0
         return self._finish(sound)[0] | self._to_retry
 
@@ -237,5 +250,8 @@ class Commits:
                 else:
                     moved.add(claim.assignment.partition)
         for at in moved:
-            log.warning("%s moved on to another instance before its rows were committed: they come again there", at)
+            log.warning(
+                "%s: it moved on to another instance before its rows were committed: they come again there",
+                at, extra=Place(*at).extra,
+            )  # fmt: skip
         return ours, moved

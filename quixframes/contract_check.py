@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from quixframes.contracts import Conformed, Conformer, Contract
 from quixframes.errors import ContractError, QuixframesError
+from quixframes.logs import Place
 
 __all__ = ["ContractCheck"]
 
@@ -124,11 +125,11 @@ class ContractCheck:
                     if new is not None and new != known.contract:
                         self._rules = _Rules.of(new, self.topic)
                 except QuixframesError as exc:
+                    place = Place(self.topic)
                     log.warning(
-                        "the contract of topic %r cannot be looked up again, and stays the one that it was: %s",
-                        self.topic,
-                        exc,
-                    )
+                        "%s: its contract cannot be looked up again, and stays the one that it was: %s",
+                        place, exc, extra=place.extra,
+                    )  # fmt: skip
                 self._next_look = self._clock() + _PAUSE
             return self._rules
 

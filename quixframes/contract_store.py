@@ -30,6 +30,7 @@ from quixframes.errors import (
     TopicNotFoundError,
 )
 from quixframes.kafka import Admin, Consumer, Outgoing, Producer, Record
+from quixframes.logs import Place
 
 __all__ = ["CONTRACTS", "ContractStore"]
 
@@ -73,7 +74,8 @@ class ContractStore:
             try:
                 self._read()
             except AccessDeniedError as exc:
-                log.warning("contracts may not be read, and none is applied: %s", exc)
+                place = Place(topic)
+                log.warning("%s: contracts may not be read, and none is applied: %s", place, exc, extra=place.extra)
                 return None
             return self._contract(topic)
 

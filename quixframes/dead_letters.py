@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from quixframes.assignment import Assignment
 from quixframes.batch import Claim
 from quixframes.errors import BrokerUnavailableError, ClosedError, DeadLetterError
 from quixframes.kafka import Outgoing, Producer, Record, TopicDescription
+from quixframes.logs import Place, Seldom
+from quixframes.message_reader import number_of
 from quixframes.output import InFlight
 
 __all__ = [
@@ -139,6 +142,7 @@ class DeadLetters:
         self._pending = 0
         self._failures: list[DeadLetterError] = []
         self.delivered = 0
+        self.told = Seldom(log, f"{{:,}} messages were sent to the dead-letter topic {self.topic}")
 
     def send(
         self,
@@ -181,7 +185,9 @@ class DeadLetters:
                 self._pending -= 1
                 self._changed.notify_all()
             raise
-        log.info("sent to the dead-letter topic %s: %s", self.topic, error)
+        text = f"sent to the dead-letter topic {self.topic}: {error}"
+        place = Place(record.topic, record.partition, record.offset, number_of(record)[0] or None)
+        self.told.note(text, place, time.monotonic())
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything sent is acknowledged or has failed; False where ``timeout`` came first."""
@@ -206,7 +212,7 @@ class DeadLetters:
             failures, self._failures = self._failures, []
         if failures:
             for other in failures[1:]:
-                log.error("%s", other)
+                log.error("%s", other, extra=Place.of(other).extra)
             raise failures[0]
 
     def _count(self, failure: DeadLetterError | None) -> None:
@@ -246,6 +252,7 @@ class LetterDesk:
         self._given_up = given_up
         self._finished = 0
         self._failed: deque[tuple[Assignment, Record, BaseException]] = deque()
+        self.told = letters.told
         self.flush = letters.flush
         self.raise_failures = letters.raise_failures
 

@@ -25,6 +25,7 @@ from quixframes.buffer import Piece
 from quixframes.dead_letters import LetterDesk
 from quixframes.errors import SequenceError, WireError
 from quixframes.kafka import Partition, Record
+from quixframes.logs import Place, Seldom
 from quixframes.message_reader import MessageReader, number_of
 from quixframes.poller import Poller
 from quixframes.sequence import Counts, FaultKind, SequenceTracker
@@ -92,11 +93,18 @@ class Gatherer:
         self._spoke: OrderedDict[tuple[Assignment, str], float] = OrderedDict()
         self.fault_counts: dict[str, Counts] = {}
         self.bad_messages = 0
+        self._skipped = Seldom(log, "{:,} messages were skipped")
+        self._out_of_place = Seldom(log, "{:,} faults in streams' messages")
 
     @property
     def ready(self) -> deque[RowBatch]:
         """Batches to be handed over."""
         return self._assembler.ready
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of rows and events that the buffers hold."""
+        return self._assembler.held_bytes
 
     @property
     def streams(self) -> dict[tuple[str, str], StreamReader]:
@@ -114,6 +122,10 @@ class Gatherer:
         self._records.extendleft(reversed(begun + self._beyond))
         self._beyond.clear()
         self._reached.clear()
+        self._skipped.tell_rest()
+        self._out_of_place.tell_rest()
+        if self._dead_letters is not None:
+            self._dead_letters.told.tell_rest()
 
     def add(self, chunk: Chunk) -> None:
         """Take in what was read ahead."""
@@ -151,8 +163,12 @@ class Gatherer:
         return assignment in self._reached
 
     def expire(self, now: float) -> None:
-        """Release what was held for as long as it may be."""
+        """Release what was held for as long as it may be, and log what was not yet."""
         self._assembler.expire(now)
+        self._skipped.tell(now)
+        self._out_of_place.tell(now)
+        if self._dead_letters is not None:
+            self._dead_letters.told.tell(now)
 
     def tell_idle(self, now: float) -> None:
         """Tell which streams have been silent for too long; to be called where nothing is read ahead, which may be
@@ -178,7 +194,7 @@ class Gatherer:
         entered = self._entered
         if entered is None:
             entered = self._entered = self._enter(assignment, record)
-            assignment.seen_ms = record.timestamp
+            assignment.seen, assignment.seen_ms = record.offset + 1, record.timestamp
             self._judge(assignment, record, entered)
         if entered.fault is not None:
             raise entered.fault
@@ -206,7 +222,8 @@ class Gatherer:
                     return _Entered(exc, assignment.take_whole(offset, (None, time.time())))
                 assignment.take(offset, 0)
             self.bad_messages += 1
-            log.warning("skipped a message: %s", exc)
+            place = Place(record.topic, record.partition, offset, number_of(record)[0] or None)
+            self._skipped.note(f"skipped a message: {exc}", place, time.monotonic())
             return _Entered(exc, [])
         stream_id = message.stream_id
         with self._poller.lock:
@@ -249,7 +266,7 @@ class Gatherer:
         elif self._faults.report == "raise":
             entered.fault = SequenceError(fault)
         else:
-            log.warning("%s", fault)
+            self._out_of_place.note(fault, Place.of(fault), time.monotonic())
 
     def _tracker(self, assignment: Assignment, offset: int) -> SequenceTracker:
         while assignment.gaps and assignment.gaps[0] <= offset:

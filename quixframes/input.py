@@ -28,6 +28,7 @@ from quixframes.dead_letters import DeadLetters, LetterDesk
 from quixframes.errors import ClosedError, CommitError, QuixframesError, SettingsError, WireError
 from quixframes.gather import Gatherer
 from quixframes.kafka import Admin, Partition, TransactionalProducer
+from quixframes.logs import Place
 from quixframes.message_reader import MessageReader
 from quixframes.output import Outputs
 from quixframes.poller import Poller
@@ -74,8 +75,8 @@ class InputTopic(Closing):
     # Named, so that an attribute that is none (``topic.on_stream_received = ...``) is an error.
     __slots__ = (
         "_admin", "_closed", "_commits", "_gatherer", "_generation", "_letters", "_looping", "_messages", "_on_close",
-        "_outputs", "_poller", "_signals", "commit_settings", "consumer_group", "exactly_once", "model_seconds", "name",
-        "rows_read",
+        "_outputs", "_poller", "_signals", "batches_read", "commit_settings", "consumer_group", "exactly_once",
+        "model_seconds", "name", "rows_read",
     )  # fmt: skip
 
     def __init__(
@@ -124,6 +125,7 @@ class InputTopic(Closing):
         self._signals: StepSignals | None = None
         self._looping = False
         self._closed = False
+        self.batches_read = 0
         self.rows_read = 0
         self.model_seconds = 0.0
 
@@ -233,6 +235,7 @@ class InputTopic(Closing):
                     self._commits.take_back(claim)
                     ready.appendleft(batch)
             batch.stream.count(batch)
+            self.batches_read += 1
             self.rows_read += len(batch)
             # The loop has asked for the next batch: this one went well.
             self._commits.went_well(claim)
@@ -395,7 +398,8 @@ class InputTopic(Closing):
         return frame
 
     def _log_idle(self, stream: StreamReader) -> None:
-        log.warning("topic %s: stream %r has been silent for long: %r", self.name, stream.stream_id, stream)
+        place = Place(stream.topic, stream_id=stream.stream_id)
+        log.warning("%s: it has been silent for long: %r", place, stream, extra=place.extra)
 
     # State
 
@@ -475,7 +479,7 @@ class InputTopic(Closing):
     @property
     def waited(self) -> float:
         """Seconds for which the cluster was out of reach, over the life of this object."""
-        return self._poller.outage.waited
+        return self._poller.outage.waited(time.monotonic())
 
     @property
     def prefetched_bytes(self) -> int:
@@ -499,13 +503,19 @@ class InputTopic(Closing):
         deadline = time.monotonic() + seconds(timeout, name="timeout")
         try:
             if self._letters is not None and not self._letters.flush((deadline - time.monotonic()) / 2):
-                log.warning("topic %s: dead letters are not acknowledged yet: their messages come again", self.name)
+                place = Place(self.name)
+                log.warning(
+                    "%s: dead letters are not acknowledged yet: their messages come again", place, extra=place.extra
+                )
             self._commits.close(max(0.1, deadline - time.monotonic()))
         except QuixframesError as exc:
             if self._poller.error is None:
                 raise
             # The loop was told why reading ended, and cannot change what follows from it.
-            log.warning("topic %s: what was finished last is not committed, and comes again: %s", self.name, exc)
+            place = Place(self.name)
+            log.warning(
+                "%s: what was finished last is not committed, and comes again: %s", place, exc, extra=place.extra
+            )
         finally:
             self._closed = True
             self._poller.close(max(0.1, deadline - time.monotonic()))

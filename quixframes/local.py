@@ -186,14 +186,11 @@ class LocalKafka:
 
     def restart(self) -> None:
         """Stop the broker that this object started, if it still runs, and start it on the same port and data."""
-        if not self.owned:
-            raise LocalKafkaError(f"the local Kafka at {self.address} was not started by this object, or was detached")
-        port, self._port = self._port, self._brokers[0].port
-        self._end()
-        try:
-            self.start()
-        finally:
-            self._port = port
+        brokers = self._started()
+        launches = [broker.launched for broker in brokers]
+        _stop(brokers)
+        with locked(self.directory / "start.lock", self._timeout):
+            _start(brokers, launches, self._timeout)
 
     def broker(self, number: int) -> LocalBroker:
         """One of the brokers, counted from 1: to know its process, to kill, pause, resume or restart just this one."""
@@ -279,12 +276,8 @@ class LocalKafka:
         return brokers[0]
 
     def _end(self) -> None:
-        """Stop what this object started, all at once: the last one of a cluster cannot take its leave from nobody."""
         brokers, self._brokers = self._brokers, []
-        for broker in brokers:
-            broker.order_stop()
-        for broker in brokers:
-            broker.stop()
+        _stop(brokers)
 
     def _members(self) -> list[LocalBroker]:
         """The brokers that the folder has, or is to have. LocalKafkaError: it has another number of them."""
@@ -360,38 +353,43 @@ class LocalKafka:
         return nodes
 
     def _run(self, members: Sequence[LocalBroker], nodes: Sequence[Node], java: str, home: Path) -> None:
-        """Start the brokers and wait until they are usable; whatever fails, no process stays."""
-        deadline = time.monotonic() + self._timeout
-        heap = self._heap or ("512m" if len(nodes) == 1 else "384m")
         cluster = cluster_id(broker.directory for broker in members)
-
-        def launch(broker: LocalBroker, node: Node) -> None:
-            claim(broker.directory)
-            broker.launch(
-                Launch(
-                    java=java,
-                    home=home,
-                    version=version_of(home),
-                    heap=heap,
-                    port=node.port,
-                    properties=properties(node, nodes, self._settings),
-                    settings=self._settings,
-                    cluster=cluster,
-                    timeout=self._timeout,
-                )
+        launches = [
+            Launch(
+                java=java,
+                home=home,
+                version=version_of(home),
+                heap=self._heap or ("512m" if len(nodes) == 1 else "384m"),
+                port=node.port,
+                properties=properties(node, nodes, self._settings),
+                settings=self._settings,
+                cluster=cluster,
+                timeout=self._timeout,
             )
+            for node in nodes
+        ]
+        _start(members, launches, self._timeout)
 
-        try:
-            with ThreadPoolExecutor(len(members)) as pool:  # the storage of each takes a second to make
-                list(pool.map(launch, members, nodes))
-            for broker in members:
-                broker.await_ready(deadline)
-        except BaseException:
-            for broker in members:
-                broker.order_stop()
-            for broker in members:
-                broker.stop()
-            raise
+
+def _start(brokers: Sequence[LocalBroker], launches: Sequence[Launch], timeout: float) -> None:
+    """Start these brokers and wait until they are usable; whatever fails, no process stays."""
+    deadline = time.monotonic() + timeout
+    try:
+        with ThreadPoolExecutor(len(brokers)) as pool:  # the storage of each takes a second to make
+            list(pool.map(LocalBroker.launch, brokers, launches))
+        for broker in brokers:
+            broker.await_ready(deadline)
+    except BaseException:
+        _stop(brokers)
+        raise
+
+
+def _stop(brokers: Sequence[LocalBroker]) -> None:
+    """Stop those of the brokers that were started here, all at once: the last of a cluster has nobody to wait for."""
+    for broker in brokers:
+        broker.order_stop()
+    for broker in brokers:
+        broker.stop()
 
 
 def start(

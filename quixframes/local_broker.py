@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quixframes.errors import LocalKafkaError
-from quixframes.local_folder import State, find, format_storage, last_ports, prepare, tail, write_state
+from quixframes.local_folder import State, claim, find, format_storage, last_ports, prepare, tail, write_state
 from quixframes.local_process import HOST, birth, condition, end, locked, refuse_taken, usable
 
 __all__ = ["GRACE", "Launch", "LocalBroker"]
@@ -116,9 +116,7 @@ class LocalBroker:
 
         Returns when a client can use it, for which most brokers of its cluster have to run.
         """
-        how = self._launched
-        if how is None or os.getpid() != self._process:
-            raise self._not_ours()
+        how = self.launched
         self.order_stop()
         self.stop()
         with locked(self._start_lock, how.timeout):
@@ -140,6 +138,13 @@ class LocalBroker:
 
     # For LocalKafka
 
+    @property
+    def launched(self) -> Launch:
+        """What this object started the broker with."""
+        if self._launched is None or os.getpid() != self._process:
+            raise self._not_ours()
+        return self._launched
+
     def attach(self) -> State | None:
         """Take the broker that runs in the folder, if one does; the caller holds the lock of starts."""
         self._state = find(self.directory)
@@ -151,6 +156,7 @@ class LocalBroker:
         refuse_taken(how.port)
         self._launched = how
         # A broker whose owner was killed, maybe in the middle of its start, holds its lock until it is gone.
+        claim(directory)
         with locked(directory / "broker.lock", 2 * GRACE) as lock:
             prepare(directory, how.properties)
             # C1 alone starts in half the time, and the serial collector needs the least memory. What libraries unpack

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from quixframes.logs import Place
+
 __all__ = ["Outage"]
 
 log = logging.getLogger(__name__)
@@ -22,30 +24,39 @@ class Outage:
     >>> outage.trouble
     'no broker answers'
     >>> outage.note(None, now=104.0)
-    >>> outage.trouble, outage.waited
+    >>> outage.trouble, outage.waited(now=200.0)
     (None, 4.0)
     """
 
     def __init__(self, what: str, warn_after: float) -> None:
-        self._what = what
+        self._place = Place(what)
         self._warn_after = warn_after
-        self._since: float | None = None
+        # One value, so that another thread never reads a time in which both count the same seconds.
+        self._waited: tuple[float, float | None] = (0.0, None)
         self._warned = False
         self.trouble: str | None = None
-        self.waited = 0.0
+
+    def waited(self, now: float) -> float:
+        """Seconds of trouble until a moment (monotonic seconds), over the life of this object."""
+        before, since = self._waited
+        return before if since is None else before + now - since
 
     def note(self, trouble: str | None, now: float) -> None:
         """Take note of what is wrong at a moment (monotonic seconds); None where nothing is."""
         self.trouble = trouble
+        before, since = self._waited
         if trouble is None:
-            if self._since is not None:
-                self.waited += now - self._since
+            if since is not None:
+                self._waited = before + now - since, None
                 if self._warned:
-                    log.warning("topic %s: reading again after %.0f s", self._what, now - self._since)
-            self._since, self._warned = None, False
+                    log.warning("%s: reading again after %.0f s", self._place, now - since, extra=self._place.extra)
+            self._warned = False
             return
-        if self._since is None:
-            self._since = now
-        if not self._warned and now - self._since >= self._warn_after:
+        if since is None:
+            since = now
+            self._waited = before, since
+        if not self._warned and now - since >= self._warn_after:
             self._warned = True
-            log.warning("topic %s: the cluster is out of reach, waiting for it: %s", self._what, trouble)
+            log.warning(
+                "%s: the cluster is out of reach, waiting for it: %s", self._place, trouble, extra=self._place.extra
+            )

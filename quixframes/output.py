@@ -34,6 +34,7 @@ from quixframes.errors import (
     StreamNotFoundError,
 )
 from quixframes.kafka import Outgoing, Producer, Record, TopicDescription, TransactionalProducer
+from quixframes.logs import Place
 from quixframes.parameters_writer import Rows, Ticker
 from quixframes.settings import BufferSettings, Duration, WriterSettings, byte_count, seconds
 from quixframes.story import StreamProperties
@@ -99,8 +100,14 @@ class Outputs:
     They write through ``producer``; or, while a topic is read exactly once, through the producer of its transactions.
     """
 
-    def __init__(self, settings: WriterSettings, producer: Callable[[], Producer]) -> None:
+    def __init__(
+        self,
+        settings: WriterSettings,
+        producer: Callable[[], Producer],
+        on_close: Callable[[OutputTopic], object] = lambda topic: None,
+    ) -> None:
         self.settings = settings
+        self._on_close = on_close
         self.in_flight = InFlight(byte_count(settings.memory))
         self._make_producer = producer
         self._plain: Producer | None = None
@@ -153,6 +160,16 @@ class Outputs:
         for topic in self.topics:
             topic._raise_failures()
 
+    def take_failures(self) -> list[DeliveryError]:
+        """What has failed and was not told yet, which the caller tells."""
+        found: list[DeliveryError] = []
+        for topic in self.topics:
+            try:
+                topic._raise_failures()
+            except DeliveryError as exc:
+                found.append(exc)
+        return found
+
     def begin_transactions(self, producer: TransactionalProducer) -> None:
         """Write through this producer from now on. What was written before is acknowledged first."""
         self.flush(seconds(self.settings.delivery_timeout) + 5)
@@ -185,6 +202,7 @@ class Outputs:
         with self._lock:
             if topic in self._topics:
                 self._topics.remove(topic)
+        self._on_close(topic)
 
     def _count_failure(self) -> None:
         with self._lock:
@@ -200,8 +218,9 @@ class OutputTopic(Closing):
 
     __slots__ = (
         "_buffer_settings", "_closed", "_contract", "_delivery_timeout", "_encoder", "_failures", "_give_up_at",
-        "_in_flight", "_letter", "_lock", "_message_limit", "_outputs", "_streams", "_ticker", "codec",
-        "events_written", "messages_written", "name", "partitions", "rows_dead", "rows_written",
+        "_in_flight", "_letter", "_lock", "_message_limit", "_outputs", "_streams", "_ticker",
+        "bytes_written", "codec", "events_written", "messages_written", "name", "partitions", "rows_dead",
+        "rows_written",
     )  # fmt: skip
 
     def __init__(
@@ -234,6 +253,7 @@ class OutputTopic(Closing):
         self.events_written = 0
         self.rows_dead = 0
         self.messages_written = 0
+        self.bytes_written = 0
         outputs._add(self)
 
     # Streams
@@ -403,7 +423,8 @@ class OutputTopic(Closing):
             try:
                 stream.close(StreamEndType.Aborted)
             except QuixframesError as exc:
-                log.warning("stream %r of topic %r could not be ended: %s", stream.stream_id, self.name, exc)
+                place = Place(self.name, stream_id=stream.stream_id)
+                log.warning("%s: it could not be ended as aborted: %s", place, exc, extra=place.extra)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._streams)} streams open"
@@ -438,6 +459,7 @@ class OutputTopic(Closing):
                 self.rows_dead += rows
                 return
             self.messages_written += 1
+            self.bytes_written += size - _BESIDE_VALUE
             if kind is Kind.PARAMETERS:
                 self.rows_written += rows
             else:

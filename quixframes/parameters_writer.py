@@ -152,6 +152,11 @@ class ParametersBuffer:
         """How many rows are held."""
         return self._rows.rows + len(self._collected) + sum(int(batch.num_rows) for batch in self._released)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows that are held; rows given as dicts count once they are converted, up to 10,000 together."""
+        return self._rows.nbytes
+
     def write(self, rows: Rows) -> None:
         """Hold rows until a rule of the settings releases them: a DataFrame, a dict for one row, or a list of dicts.
 

@@ -24,6 +24,7 @@ from quixframes.assignment import Account, Assignment, Chunk
 from quixframes.errors import ClosedError, CommitError, GroupMovedOnError, QuixframesError, TopicNotFoundError
 from quixframes.kafka import Admin, Change, Consumer, Offset, Partition, Polled, Rebalance, Record
 from quixframes.ledger import Ledger
+from quixframes.logs import Place
 from quixframes.outage import Outage
 from quixframes.settings import Hooks, ReaderSettings, byte_count, seconds
 from quixframes.subscription import Start, Subscription
@@ -78,6 +79,7 @@ class Poller:
         self._consumer = consumer
         self._subscription = subscription
         self._topic = str(subscription)
+        self._place = Place(self._topic)
         self.has_group = group
         self._admin = admin
         self._start = start
@@ -111,6 +113,7 @@ class Poller:
         self.outage = Outage(self._topic, seconds(settings.warn_after))
         self.messages_gone = 0
         self.bytes_read = 0
+        self.messages_read = 0
         self.rebalances = 0
         self.commits = 0
         self.commits_moved_on = 0
@@ -222,7 +225,10 @@ class Poller:
         """Take note of a commit that came too late. It is not the model's error: the rows come again at the partitions'
         new owner."""
         self.commits_moved_on += 1
-        log.warning("topic %s: a commit came too late, the rows will be delivered again: %s", self._topic, exc)
+        log.warning(
+            "%s: a commit came too late, the rows will be delivered again: %s",
+            self._place, exc, extra=self._place.extra,
+        )  # fmt: skip
 
     def membership(self) -> object:
         """What a transaction needs to commit for this member."""
@@ -321,7 +327,7 @@ class Poller:
             else:
                 self._fail(exc)
         except Exception as exc:
-            log.exception("reading of topic %s failed", self._topic)
+            log.exception("%s: reading failed", self._place, extra=self._place.extra)
             error = QuixframesError(f"reading of topic {self._topic!r} failed: {exc!r}")
             error.__cause__ = exc
             self._fail(error)
@@ -389,6 +395,8 @@ class Poller:
                 assignment = self.assignments.get(Partition(topic, number))
                 if assignment is not None:
                     chunk.append((assignment, records))
+                    assignment.arrived = records[-1].offset + 1
+                    self.messages_read += len(records)
             if chunk:
                 self._chunks.append((chunk, size))
                 self._bytes += size
@@ -403,15 +411,19 @@ class Poller:
         self.rebalances += 1
         ours = sorted(rebalance.partitions)
         log.info(
-            "%s of topic %s: %s", rebalance.change.value, self._topic, ", ".join(map(str, ours)) or "no partitions"
-        )
+            "%s: %s %s",
+            self._place, rebalance.change.value, ", ".join(map(str, ours)) or "no partitions", extra=self._place.extra,
+        )  # fmt: skip
         if rebalance.change is Change.Assigned:
             self._starting |= rebalance.partitions
             with self._changed:
                 self.assigned_once = True
             self._tell("assigned", ours)
             if not self.assignments and not self._starting:
-                log.info("topic %s: the group has no partition for this instance, which waits for one", self._topic)
+                log.info(
+                    "%s: the group has no partition for this instance, which waits for one",
+                    self._place, extra=self._place.extra,
+                )  # fmt: skip
         else:
             with self.lock:
                 streams = {at: sorted(a.streams) if (a := self.assignments.get(at)) else [] for at in ours}
@@ -424,7 +436,7 @@ class Poller:
             try:
                 hook(news)
             except Exception:
-                log.exception("the hook %r of topic %s failed", event, self._topic)
+                log.exception("%s: the hook %r failed", self._place, event, extra=self._place.extra)
 
     def _start_partitions(self) -> None:
         """Begin the partitions that were assigned: where the group left off, remembering what it had finished
@@ -439,7 +451,9 @@ class Poller:
             try:
                 self._consumer.commit({at: starts[at] for at in fresh})
             except CommitError as exc:
-                log.warning("topic %s: where the group begins could not be committed: %s", self._topic, exc)
+                log.warning(
+                    "%s: where the group begins could not be committed: %s", self._place, exc, extra=self._place.extra
+                )
         with self._changed:
             for at, offset in starts.items():
                 self.assignments[at] = self._assignment(at, Ledger(*offset), offset.offset, offset)
@@ -489,10 +503,13 @@ class Poller:
                 self.messages_gone += first - wanted
                 log.warning(
                     "%s: retention removed offsets %d to %d (%d messages) before they were read",
-                    at, wanted, first - 1, first - wanted,
+                    at, wanted, first - 1, first - wanted, extra=Place(*at, wanted).extra,
                 )  # fmt: skip
             else:
-                log.warning("%s: offset %d is not in the topic (was it made anew?); going on at %d", at, wanted, first)
+                log.warning(
+                    "%s: offset %d is not in the topic (was it made anew?); going on at %d",
+                    at, wanted, first, extra=Place(*at, wanted).extra,
+                )  # fmt: skip
             with self._changed:
                 old = self.assignments[at]
                 if old.ledger is not None and first < old.ledger.next:
@@ -556,7 +573,7 @@ class Poller:
             self._next_topics = now + _TOPICS_EVERY
             topics = self._subscription.topics(self._admin)
             if topics != self.topics:
-                log.info("topics that match %s: %s", self._topic, ", ".join(sorted(topics)))
+                log.info("%s: these match now: %s", self._place, ", ".join(sorted(topics)), extra=self._place.extra)
                 self._found(topics)
                 self._consumer.subscribe(topics, self._revoking)
                 self.topics = topics
@@ -569,7 +586,7 @@ class Poller:
             try:
                 self._consumer.close(max(0.1, deadline - time.monotonic()))
             except QuixframesError as exc:
-                log.warning("topic %s: leaving was not clean: %s", self._topic, exc)
+                log.warning("%s: leaving was not clean: %s", self._place, exc, extra=self._place.extra)
             with self._changed:
                 for assignment in self.assignments.values():
                     assignment.let_go()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import html
 import logging
+import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import replace
 from typing import Any, Self
@@ -32,6 +33,7 @@ from quixframes.event_frames import decode_events
 from quixframes.frames import FrameDecoder
 from quixframes.input import buffer_settings
 from quixframes.kafka import Admin, Consumer, Partition, Record
+from quixframes.logs import Place, Seldom
 from quixframes.message_reader import MessageReader
 from quixframes.record_columns import RecordColumns
 from quixframes.settings import BufferSettings
@@ -79,6 +81,7 @@ class Replay:
         self._codec = codec
         self._record_columns = record_columns
         self._contract = contract
+        self._left_out = Seldom(log, "{:,} messages were left out of the replay")
         self._progress = progress
         # A codec may have the stream in the value, so that it has to be read first.
         by_key = streams is not None and codec is None
@@ -190,6 +193,7 @@ class Replay:
                 )
         finally:
             bar.close()
+            self._left_out.tell_rest()
             consumer.close(5.0)
 
     def _read(self, messages: MessageReader, record: Record) -> Message | None:
@@ -199,7 +203,7 @@ class Replay:
         except ContractBreachError as exc:
             if self._contract is None or not self._contract.sends_dead_letters:
                 raise
-            log.warning("left out of the replay: %s", exc)
+            self._left_out.note(f"left out of the replay: {exc}", Place.of(exc), time.monotonic())
             return None
         batch = message.batch
         if self.columns is None or batch is None or message.kind is not Kind.PARAMETERS:

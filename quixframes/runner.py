@@ -22,6 +22,7 @@ import pandas as pd
 from quixframes.batch import RowBatch
 from quixframes.errors import BrokerError, ClosedError, SettingsError
 from quixframes.input import InputTopic
+from quixframes.logs import Place
 from quixframes.output import OutputTopic
 from quixframes.replay import Replay
 from quixframes.settings import BufferSettings, CommitMode, Duration, Retry, seconds
@@ -236,7 +237,8 @@ class _Work:
                     if manual:
                         batch.commit()
         except KeyboardInterrupt:
-            log.info("run of topic %s: interrupted; what is finished is committed", source.name)
+            place = Place(source.name)
+            log.info("%s: the run was interrupted; what is finished is committed", place, extra=place.extra)
             ended = "interrupt"
         except SystemExit as exc:
             ended, terminated = "interrupt", exc
@@ -294,7 +296,11 @@ class _Work:
             except Exception as exc:
                 if attempt < self._retry.attempts and isinstance(exc, self._retry.errors):
                     pause = self._retry.pause(attempt)
-                    log.warning("%r failed, and is tried again in %.1f s: %r", batch, pause, exc)
+                    place = Place(batch.stream.topic, batch.partition, batch.offsets[0], batch.stream_id)
+                    log.warning(
+                        "%s: the model failed on %r, which is tried again in %.1f s: %r",
+                        place, batch, pause, exc, extra=place.extra,
+                    )  # fmt: skip
                     time.sleep(pause)
                     batch.forget_frame()  # the model may have changed it
                     attempt += 1

@@ -68,7 +68,7 @@ class TransactionalCommits(Commits):
         try:
             super().commit_if_due()
         except TransactionError as exc:
-            log.warning("topic %s: %s", self._name, exc)
+            log.warning("%s: %s", self._place, exc, extra=self._place.extra)
 
     def commit_finished(self, timeout: float = COMMIT_TIMEOUT) -> None:
         """Commit what is finished, with all that was written; or abort it, where a batch is not finished."""
@@ -127,8 +127,10 @@ class TransactionalCommits(Commits):
             self._producer.commit_transaction(places, self._poller.membership, left)
         except BaseException as exc:
             self._undo(finished)
+            failures = self._outputs.take_failures()
             self._abort()
-            self._outputs.raise_failures()
+            if failures:
+                raise failures[0] from exc
             if isinstance(exc, GroupMovedOnError):
                 self._poller.moved_on(exc)
                 return False
@@ -154,13 +156,18 @@ class TransactionalCommits(Commits):
         self._handed.clear()
         self._finished, self._finished_rows = [], 0
         self.aborted += 1
-        log.warning("topic %s: a transaction is aborted; what was not committed comes again", self._name)
+        log.warning(
+            "%s: a transaction is aborted; what was not committed comes again", self._place, extra=self._place.extra
+        )
         self._outputs.discard()
         try:
             self._producer.abort_transaction(COMMIT_TIMEOUT)
         except FencedError:
             raise
         except QuixframesError as exc:
-            log.warning("topic %s: the abort did not come off, and is tried again: %s", self._name, exc)
+            log.warning(
+                "%s: the abort did not come off, and is tried again: %s", self._place, exc, extra=self._place.extra
+            )
+        self._outputs.take_failures()  # of messages that were on their way
         if self._poller.error is None:
             self._poller.rewind(COMMIT_TIMEOUT)

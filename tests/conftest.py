@@ -1,12 +1,13 @@
 """One real Kafka for each session of pytest, and fresh topics for each test.
 
 ``pytest --kafka local`` (default) starts one from packages; ``--kafka docker`` runs the same tests on testcontainers'
-Kafka; ``--kafka HOST:PORT`` on one that is there.
+Kafka; ``--kafka HOST:PORT`` on one that is there. ``--transport confluent`` runs them over the other client.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -25,6 +26,12 @@ MakeTopic = Callable[..., str]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kafka", default="local", help="local (default), docker, or HOST:PORT")
+    parser.addoption("--transport", help="the Kafka client of every StreamingClient: kafka-python (default), confluent")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if transport := config.getoption("--transport"):
+        os.environ["QUIXFRAMES_TRANSPORT"] = transport
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ by it, since whatever lasts is raised or reported by us.
 
 - ``failures``: kafka-python's exceptions, as a table to ours
 - ``network``: connections that say why they failed, are read fast, and know when they last heard of a broker
-- ``producer`` (with ``lanes``), ``consumer``, ``admin``: the three Protocols
+- ``producer`` (with ``routes`` and ``lanes``), ``consumer`` (with ``rebalancing`` and ``holds``), ``admin``: the
+  Protocols
 - ``transactions`` (with ``coordinators`` and ``membership``): the producer of transactions
 """
 

@@ -118,10 +118,11 @@ class PythonConsumer:
             self._look_for_missing_topics()
             if member is not None:
                 start = time.monotonic()
-                if not member.join(timeout):
+                # The caller is to hear of a rebalance at once, and before another join begins: what is asked of the
+                # group's coordinator meanwhile is not answered before all members have joined.
+                if not member.join(timeout) or member.has_news:
                     return Polled(member.told())
-                # The caller is to hear of a rebalance at once.
-                timeout = 0.0 if member.has_news else max(0.0, timeout - (time.monotonic() - start))
+                timeout = max(0.0, timeout - (time.monotonic() - start))
             found = self._consumer.poll(timeout_ms=timeout * 1000)
         except theirs.OffsetOutOfRangeError as exc:
             gone = self._positions(exc.args[0])

@@ -21,15 +21,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import kafka.errors as theirs
 from kafka import TopicPartition, codec
-from kafka.partitioner.default import murmur2
-from kafka.protocol.metadata import MetadataRequest
 from kafka.protocol.producer import InitProducerIdRequest
 
 from quixframes.errors import (
@@ -38,12 +35,12 @@ from quixframes.errors import (
     ClosedError,
     MessageTooLargeError,
     SettingsError,
-    TopicNotFoundError,
 )
 from quixframes.kafka import Outgoing
 from quixframes.kafka_python.failures import is_passing, translated
 from quixframes.kafka_python.lanes import REQUEST_TIMEOUT, Batch, Identity, Lane, Message, encoded, produce_request
 from quixframes.kafka_python.network import Client, Opening, settings_for
+from quixframes.kafka_python.routes import Routes
 from quixframes.settings import Connection, WriterSettings, seconds
 
 __all__ = ["PythonProducer"]
@@ -64,8 +61,6 @@ _LOOK = 0.25  # seconds between two looks at the deadlines
 _BACKOFF = 0.1  # seconds before a batch is sent again
 _BUSY = 0.005  # seconds before a connection that has all it can take is looked at again
 _CONNECTING = 0.02  # ... and one that is being made
-_UNKNOWN = 2.0  # seconds that a topic may be unknown before its messages fail: it may just have been created
-_ROUTES = 100_000  # keys whose partition is remembered
 _OVERHEAD = 40  # bytes, at most, around a record's key, value and headers
 
 # The broker does not know the producer ID or number any more: only a new ID helps.
@@ -78,7 +73,7 @@ _TOO_LARGE = (theirs.MessageSizeTooLargeError, theirs.RecordListTooLargeError)
 _UNSENT = (theirs.NodeNotReadyError, theirs.TooManyInFlightRequests)  # the request never left
 
 
-class PythonProducer:
+class PythonProducer(Routes):
     """Implements :class:`quixframes.kafka.Producer`."""
 
     _transactional_id: str | None = None
@@ -90,15 +85,8 @@ class PythonProducer:
         self._linger = seconds(settings.linger)
         self._codec = _codec(settings.compression)
         opening = Opening(connection)
-        self._client: Client = opening.open(lambda: _connected(opening, connection, self._request_timeout))
-        self._net = self._client._net
-        self._cluster = self._client.manager.cluster
+        super().__init__(opening.open(lambda: _connected(opening, connection, self._request_timeout)))
         # Guarded by the lock:
-        self._lock = threading.Condition(threading.Lock())
-        self._lanes: dict[TopicPartition, Lane] = {}
-        self._routes: dict[tuple[str, bytes | None], Lane] = {}  # by topic and key
-        self._partitions: dict[str, int] = {}
-        self._turn = 0  # of the messages without a key
         self._round = 0
         self._unfinished: dict[int, int] = {0: 0}  # how many messages of each round are not done
         self._hurrying = 0  # flushes in progress: nothing lingers
@@ -107,7 +95,6 @@ class PythonProducer:
         self._ending = False
         self._ended = False
         # The IO thread's:
-        self._learning: set[str] = set()
         self._identity: Identity | None = None
         self._asking = False
         self._timer: tuple[float, Any] | None = None
@@ -185,28 +172,6 @@ class PythonProducer:
                     self._abandon(lane, ClosedError("the client was closed before the cluster acknowledged this"))
 
     # The rest of the way into the queue. Called with the lock held.
-
-    def _route(self, topic: str, key: bytes | None, partition: int | None) -> Lane:
-        """The lane of a message. A partition count once seen is kept: a stream must not move to another partition."""
-        count = self._partitions.get(topic)
-        if count is None:
-            number = -1  # until it is known, messages wait in a lane of the topic's own
-        elif partition is not None:
-            number = partition % count
-        elif key is None:
-            self._turn += 1
-            number = self._turn % count
-        else:
-            number = (murmur2(key) & 0x7FFFFFFF) % count  # as Kafka's Java client has it
-        place = TopicPartition(topic, number)
-        lane = self._lanes.get(place)
-        if lane is None:
-            lane = self._lanes[place] = Lane(place)
-        if count is not None and key is not None and partition is None:
-            if len(self._routes) >= _ROUTES:
-                self._routes.clear()
-            self._routes[topic, key] = lane
-        return lane
 
     def _queue(self, lane: Lane, message: Message) -> None:
         lane.queue.append(message)
@@ -305,43 +270,6 @@ class PythonProducer:
         lane.unknown_since = None
         return never, leader
 
-    def _unknown(self, lane: Lane, leader: object, now: float) -> None:
-        """The topic or partition is not in the metadata, or has no leader at the moment."""
-        self._cluster.request_update()
-        topic = lane.place.topic
-        manager = self._client.manager
-        if topic in self._cluster.unauthorized_topics:
-            refusal = theirs.TopicAuthorizationFailedError(topic)
-            self._drop(topic, translated(refusal, f"topic {topic!r} cannot be written", topic=topic))
-        elif leader is not None or not manager.fresh(now - 1.0):
-            lane.unknown_since = None  # nobody says that it is gone
-        elif topic not in manager.unknown_topics and self._cluster.partitions_for_topic(topic) is None:
-            lane.unknown_since = None  # something else is wrong with it
-        elif lane.unknown_since is None:
-            lane.unknown_since = now
-        elif now - lane.unknown_since > _UNKNOWN:
-            error = TopicNotFoundError(f"topic {topic!r} is not there any more: it was deleted", topic=topic)
-            if topic in manager.unknown_topics:
-                self._drop(topic, error)
-            else:  # it came back meanwhile, with fewer partitions
-                self._reroute(topic)
-                self._abandon(lane, error)
-
-    def _drop(self, topic: str, error: Exception) -> None:
-        """Fail everything for a topic, and learn about it anew when somebody next writes to it."""
-        self._reroute(topic)
-        # For a topic that is not there, kafka-python would ask ten times a second, for ever.
-        self._cluster._topics.discard(topic)
-        with self._lock:
-            lanes = [lane for lane in self._lanes.values() if lane.place.topic == topic and lane.place.partition >= 0]
-        for lane in lanes:
-            self._abandon(lane, error)
-
-    def _reroute(self, topic: str) -> None:
-        with self._lock:
-            self._partitions.pop(topic, None)  # should it come back, it may have another number of partitions
-            self._routes = {route: to for route, to in self._routes.items() if route[0] != topic}
-
     def _identify(self, lane: Lane) -> bool:
         """Give a lane without one a producer ID that it has not used, asking for one where needed. False: not yet."""
         if lane.identity is not None:
@@ -376,49 +304,6 @@ class PythonProducer:
         finally:
             self._asking = False
             self._soon()
-
-    def _learn(self, topic: str) -> None:
-        if topic not in self._learning:
-            self._learning.add(topic)
-            self._net.call_soon(lambda: self._look_up(topic))
-
-    async def _look_up(self, topic: str) -> None:
-        """Find out how many partitions a topic has, then send its messages on their ways."""
-        start = time.monotonic()
-        waiting = self._lanes[TopicPartition(topic, -1)]
-        request = MetadataRequest(
-            topics=[MetadataRequest.MetadataRequestTopic(name=topic)], allow_auto_topic_creation=False
-        )
-        try:
-            while waiting.queue:
-                try:
-                    found = (await self._client.manager.send(request)).topics[0]
-                    if not found.error_code:
-                        await self._cluster.add_topic(topic)
-                        self._set_off(waiting, len(found.partitions))
-                        return
-                    raise theirs.for_code(found.error_code)()
-                except Exception as exc:
-                    unknown = isinstance(exc, theirs.UnknownTopicOrPartitionError)
-                    if not is_passing(exc) and not (unknown and time.monotonic() - start < _UNKNOWN):
-                        self._cluster._topics.discard(topic)
-                        self._abandon(waiting, translated(exc, f"topic {topic!r} cannot be written", topic=topic))
-                        return
-                await self._net.sleep(_BACKOFF)
-        finally:
-            self._learning.discard(topic)
-            self._soon()
-
-    def _set_off(self, waiting: Lane, partitions: int) -> None:
-        topic = waiting.place.topic
-        with self._lock:
-            self._partitions[topic] = partitions
-            for message in waiting.queue:
-                lane = self._route(topic, message.key, message.partition)
-                lane.queue.append(message)
-                lane.size += message.size
-            waiting.queue.clear()
-            waiting.size = 0
 
     def _dispatch(self, node: object, lanes: list[Lane], now: float) -> float:
         """Send what the lanes hold for this broker, and say when to look again."""

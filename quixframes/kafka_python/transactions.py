@@ -212,10 +212,11 @@ class PythonTransactionalProducer(PythonProducer):
 
     def _abandon_all(self) -> None:
         with self._lock:
-            lanes = list(self._lanes.values())
-        for lane in lanes:
-            if lane.batch is not None or lane.queue:
-                self._abandon(lane, TransactionError(f"another message of the transaction failed: {self._failure}"))
+            failure = self._failure
+            lanes = [lane for lane in self._lanes.values() if lane.batch is not None or lane.queue]
+        if failure is not None:  # else it was aborted meanwhile, and these are the next transaction's
+            for lane in lanes:
+                self._abandon(lane, TransactionError(f"{self._what}: the transaction has failed: {failure}"))
 
     def _identify(self, lane: Lane) -> bool:
         """Whether the lane may send: whether its partition is part of the transaction."""

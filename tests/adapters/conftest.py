@@ -6,16 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 
+from quixframes.confluent import Confluent
 from quixframes.kafka import Admin, Transport
 from quixframes.kafka_python import KafkaPython
 from quixframes.settings import Connection
 from tests.adapters.helpers import new_topic
 
 
-@pytest.fixture(params=["kafka-python"])
+@pytest.fixture(params=["kafka-python", "confluent"])
 def transport(request: pytest.FixtureRequest) -> Transport:
     """The Kafka client that is tested."""
-    return {"kafka-python": KafkaPython}[request.param]()
+    parameters = request.node.callspec.params
+    if request.param == "confluent" and parameters.get("strategy") == "sticky":
+        pytest.skip("librdkafka shares partitions out in three ways, and this is not one of them")
+    return {"kafka-python": KafkaPython, "confluent": Confluent}[request.param]()
 
 
 @pytest.fixture

@@ -190,7 +190,8 @@ def driving(*members: Member) -> Iterator[None]:
         stop.set()
         for thread in threads:
             thread.join()
-    assert not failures
+    for failure in failures:
+        raise failure
 
 
 def wait_until(true: Callable[[], bool], timeout: float = 10.0) -> None:
@@ -226,6 +227,8 @@ def read_all(
 ) -> list[tuple[bytes | None, bytes]]:
     """Key and value of everything in the topic that counts, in the order of the partitions."""
     with administering(transport, connection) as looking:
+        # A transaction that was ended counts when the topic has the mark of its end, a moment later.
+        wait_until(lambda: looking.ends(topic) == looking.ends(topic, committed_only=False))
         ends = {number: end for number, end in looking.ends(topic).items() if partition in (None, number)}
     found: dict[int, list[tuple[bytes | None, bytes]]] = {number: [] for number in ends}
     with consuming(transport, connection) as consumer:

@@ -17,6 +17,7 @@ from kafka import KafkaAdminClient, TopicPartition
 
 import quixframes as qf
 from quixframes import CommitMode, CommitSettings
+from tests.integration.cluster import committed
 from tests.waiting import wait_for
 
 MakeFrame = Callable[..., pd.DataFrame]
@@ -29,16 +30,6 @@ def fill(client: qf.StreamingClient, topic: str, frames: dict[str, pd.DataFrame]
         for start in range(0, longest, rows):
             for stream, frame in frames.items():
                 output.write(frame.iloc[start : start + rows], stream=stream)
-
-
-def committed(broker_address: str, group: str, topic: str) -> dict[int, int]:
-    """What Kafka's own tools would say that the group has committed."""
-    admin = KafkaAdminClient(bootstrap_servers=broker_address)
-    try:
-        found = admin.list_group_offsets({group: None})[group]
-        return {at.partition: offset.offset for at, offset in found.items() if at.topic == topic}
-    finally:
-        admin.close()
 
 
 def drain(client: qf.StreamingClient, topic: str, group: str, **rules: object) -> dict[str, list[int]]:
@@ -212,7 +203,7 @@ def test_a_failed_output_stops_the_commit(
 ) -> None:
     source, doomed = make_topic(), make_topic()
     fill(client, source, {"s": make_frame(10)}, 10)
-    with qf.StreamingClient(broker_address, writer=qf.WriterSettings(delivery_timeout="3s")) as model:
+    with qf.StreamingClient(broker_address, writer=qf.WriterSettings(delivery_timeout="1s")) as model:
         read = model.open_input_topic(source, group, CommitMode.Manual)
         output = model.open_output_topic(doomed)
         client.topics.delete(doomed)

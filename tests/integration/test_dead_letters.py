@@ -10,13 +10,14 @@ from collections.abc import Callable
 
 import pandas as pd
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 import quixframes as qf
 from quixframes import CommitMode, CommitSettings
 from quixframes.kafka import Outgoing
 from quixframes.kafka_python import KafkaPython
 from quixframes.settings import Connection
+from tests.integration.cluster import committed
 
 MakeFrame = Callable[..., pd.DataFrame]
 MakeTopic = Callable[..., str]
@@ -60,15 +61,6 @@ def bare(broker_address: str, topic: str) -> list:
         found += [record for records in consumer.poll(timeout_ms=200).values() for record in records]
     consumer.close()
     return found
-
-
-def committed(broker_address: str, group: str, topic: str) -> dict[int, int]:
-    admin = KafkaAdminClient(bootstrap_servers=broker_address)
-    try:
-        found = admin.list_group_offsets({group: None})[group]
-        return {at.partition: offset.offset for at, offset in found.items() if at.topic == topic}
-    finally:
-        admin.close()
 
 
 def rows_of(read: qf.InputTopic, **rules: object) -> list[int]:

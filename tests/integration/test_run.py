@@ -168,8 +168,13 @@ def test_dead_letters_need_a_topic_that_has_them(client: qf.StreamingClient, top
 
 @pytest.mark.parametrize(
     ("bounds", "ended"),
-    [({"max_rows": 25}, "rows"), ({"duration": "500ms"}, "duration"), ({"idle": "300ms"}, "idle"), ({"until": "now"}, "end")],
-)  # fmt: skip
+    [
+        ({"max_rows": 25}, "rows"),
+        ({"duration": "500ms"}, "duration"),
+        ({"idle": "300ms"}, "idle"),
+        ({"until": "now"}, "end"),
+    ],
+)
 def test_a_run_ends_where_it_was_told_to_and_says_so(
     client: qf.StreamingClient, topic: str, group: str, make_frame: MakeFrame, bounds: dict[str, object], ended: str
 ) -> None:

@@ -198,3 +198,37 @@ def test_the_bare_client_reads_a_topic_that_does_not_exist_in_silence(connection
     bare.assign([TopicPartition("no-such-topic", 0)])
     assert bare.poll(1500) == {}
     bare.close()
+
+
+def test_a_fenced_static_member_of_the_bare_client_reads_on_in_silence(connection: Connection, topic: str) -> None:
+    """Defect G: should this fail, ``Member`` may become simpler."""
+    settings = {
+        "bootstrap_servers": connection.brokers[0],
+        "group_id": new_group(),
+        "group_instance_id": "one",
+        "session_timeout_ms": 6000,
+        "heartbeat_interval_ms": 500,
+    }
+    first = KafkaConsumer(topic, **settings)
+    wait_until(lambda: bool(first.poll(100)) or len(first.assignment()) == 3)
+    second = KafkaConsumer(topic, **settings)
+    wait_until(lambda: bool(second.poll(100)) or len(second.assignment()) == 3)
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        first.poll(100)
+    assert len(first.assignment()) == 3
+    first.close()
+    second.close()
+
+
+def test_no_join_begins_before_the_member_was_told_of_the_one_before(
+    transport: Transport, connection: Connection, topic: str
+) -> None:
+    """All requests to the coordinator wait for a join, and with them what the member does about its new partitions."""
+    with consuming(transport, connection, new_group()) as consumer:
+        member = Member(consumer)
+        consumer.subscribe([topic], nothing)
+        while not member.owned:
+            member.poll()
+            if member.rebalances:
+                assert consumer._member._join is None

@@ -133,7 +133,7 @@ def test_a_topic_that_is_known_but_in_trouble_counts_as_deleted_never(
     transport: Transport, connection: Connection, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic = new_topic(admin, partitions=1)
-    monkeypatch.setattr("quixframes.kafka_python.producer._UNKNOWN", 0.3)
+    monkeypatch.setattr("quixframes.kafka_python.routes._UNKNOWN", 0.3)
     outcomes = Outcomes()
     with producing(transport, connection) as producer:
         producer.send(message(topic), outcomes.of(0))

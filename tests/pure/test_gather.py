@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from quixframes.frames import FrameEncoder
 from quixframes.gather import Gatherer
 from quixframes.kafka import Partition
 from quixframes.ledger import Ledger
+from quixframes.logs import Seldom
 from quixframes.message_reader import MessageReader
 from quixframes.poller import Assignment
 from quixframes.wire import MessageEncoder
@@ -38,6 +40,7 @@ class Letters:
     """A dead-letter topic that has no room at first."""
 
     def __init__(self) -> None:
+        self.told = Seldom(logging.getLogger("quixframes"), "{}")
         self.sent: list[int] = []
         self.full = False
 

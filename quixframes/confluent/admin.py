@@ -1,0 +1,185 @@
+"""The admin client: topics and their offsets."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+
+from quixframes.confluent.failures import UNKNOWN_TOPIC, error_in, is_passing, translated
+from quixframes.confluent.opening import Opening, settings_for, within
+from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError, ClosedError
+from quixframes.kafka import TopicDescription
+from quixframes.settings import Connection, seconds
+
+__all__ = ["ConfluentAdmin"]
+
+_DEFAULT_MESSAGE_LIMIT = 1_048_588  # Kafka's own; for principals that may not see the topic's settings
+_PAUSE = 0.02  # seconds between two looks at a topic that is being made
+_SPEC: Any = OffsetSpec  # its types are there in part
+# Brokers do not say in a list of topics which of them are their own.
+_INTERNAL = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
+
+
+class ConfluentAdmin:
+    """Implements :class:`quixframes.kafka.Admin`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._patience = seconds(connection.connect_timeout)
+        self._opening = Opening(connection)
+        settings: dict[str, Any] = {**settings_for(connection), "error_cb": self._opening}
+        self._client: Any = self._opening.made(AdminClient, settings)
+        try:
+            self._opening.check(self._client)
+        except BaseException:
+            self.close(1.0)
+            raise
+
+    def describe(self, topic: str) -> TopicDescription:
+        """The topic as the cluster has it."""
+        doing = f"topic {topic!r} cannot be described"
+        found = self._look(topic, doing)
+        settings = self._topic_settings(topic, doing)
+        policy = settings.get("cleanup.policy")
+        return TopicDescription(
+            name=topic,
+            partitions=len(found.partitions),
+            replication=len(found.partitions[0].replicas),
+            message_limit=int(settings.get("max.message.bytes", _DEFAULT_MESSAGE_LIMIT)),
+            id=str(found.topic_id),
+            compacted=None if policy is None else policy == "compact",
+        )
+
+    def topics(self) -> list[str]:
+        """Names of the topics there are, internal ones left out, sorted."""
+        found = self._tried("topics cannot be listed", lambda left: self._client.list_topics(timeout=left))
+        return sorted(name for name in found.topics if name not in _INTERNAL)
+
+    def create(self, topic: str, *, partitions: int, replication: int | None, settings: Mapping[str, str]) -> None:
+        """Make a topic, and return when it can be written to and read from."""
+        doing = f"topic {topic!r} cannot be created"
+        if partitions < 1:
+            raise BrokerError(f"{doing}: the number of partitions cannot be {partitions}")
+        wanted = NewTopic(topic, partitions, -1 if replication is None else replication, config=dict(settings))
+        in_doubt = False  # whether an earlier try may have been heard although nobody said so
+
+        def make(left: float) -> None:
+            nonlocal in_doubt
+            try:
+                made = self._client.create_topics([wanted], operation_timeout=left, request_timeout=left)
+                made[topic].result(left + 1)
+            except Exception as exc:
+                if _code(exc) == KafkaError.TOPIC_ALREADY_EXISTS:
+                    if in_doubt and len(self._look(topic, doing).partitions) == partitions:
+                        return
+                    raise
+                in_doubt = True
+                raise
+
+        self._tried(doing, make, topic)
+        # The controller has made it; the brokers learn of it, and of its leaders, a moment later.
+        deadline = time.monotonic() + self._patience
+        while time.monotonic() < deadline:
+            found = self._tried(doing, lambda left: self._client.list_topics(topic, timeout=left)).topics[topic]
+            leaders = [partition.leader for partition in found.partitions.values() if partition.error is None]
+            if found.error is None and len(leaders) == partitions and min(leaders) >= 0:
+                return
+            time.sleep(_PAUSE)
+        raise BrokerUnavailableError(
+            f"topic {topic!r} was created, but had no leader for every partition within {self._patience:g} s"
+        )
+
+    def delete(self, topic: str) -> None:
+        """Remove a topic and everything in it."""
+        in_doubt = False
+
+        def remove(left: float) -> None:
+            nonlocal in_doubt
+            try:
+                gone = self._client.delete_topics([topic], operation_timeout=left, request_timeout=left)
+                gone[topic].result(left + 1)
+            except Exception as exc:
+                if in_doubt and _code(exc) in UNKNOWN_TOPIC:
+                    return
+                in_doubt = True
+                raise
+
+        self._tried(f"topic {topic!r} cannot be deleted", remove, topic)
+
+    def beginnings(self, topic: str) -> dict[int, int]:
+        """The first retained offset of each partition."""
+        return self._offsets(topic, _SPEC.earliest(), committed_only=False)
+
+    def ends(self, topic: str, *, committed_only: bool = True) -> dict[int, int]:
+        """The offset after the last message of each partition (with ``committed_only``: after the last stable one)."""
+        return self._offsets(topic, _SPEC.latest(), committed_only=committed_only)
+
+    def offsets_at(self, topic: str, timestamp_ms: int) -> dict[int, int]:
+        """The first offset of each partition whose message has this broker time or a later one; its end if none has."""
+        ends = self.ends(topic)  # first: a message that comes in between the two is of that time, and not passed over
+        found = self._offsets(topic, _SPEC.for_timestamp(timestamp_ms), committed_only=True)
+        return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
+
+    def close(self, timeout: float) -> None:
+        """End."""
+        end, self._client = [self._client], None
+        with contextlib.suppress(TimeoutError):  # its threads end by themselves, soon after
+            within(timeout, end.clear)
+
+    def _look(self, topic: str, doing: str) -> Any:
+        def look(left: float) -> Any:
+            return self._client.describe_topics(TopicCollection([topic]), request_timeout=left)[topic].result(left + 1)
+
+        return self._tried(doing, look, topic)
+
+    def _topic_settings(self, topic: str, doing: str) -> dict[str, str]:
+        """Its settings; none where they may not be seen."""
+        wanted = ConfigResource(ConfigResource.Type.TOPIC, topic)
+
+        def look(left: float) -> dict[str, str]:
+            found = self._client.describe_configs([wanted], request_timeout=left)[wanted].result(left + 1)
+            return {name: setting.value for name, setting in found.items()}
+
+        try:
+            settings: dict[str, str] = self._tried(doing, look, topic)
+            return settings
+        except AccessDeniedError:
+            return {}
+
+    def _offsets(self, topic: str, spec: Any, *, committed_only: bool) -> dict[int, int]:
+        doing = f"the offsets of topic {topic!r} cannot be looked up"
+        level = IsolationLevel.READ_COMMITTED if committed_only else IsolationLevel.READ_UNCOMMITTED
+
+        def look(left: float) -> dict[int, int]:
+            numbers = [partition.id for partition in self._look(topic, doing).partitions]
+            wanted = {TopicPartition(topic, number): spec for number in numbers}
+            found = self._client.list_offsets(wanted, isolation_level=level, request_timeout=left)
+            return {at.partition: future.result(left + 1).offset for at, future in found.items()}
+
+        offsets: dict[int, int] = self._tried(doing, look, topic)
+        return dict(sorted(offsets.items()))
+
+    def _tried(self, doing: str, call: Callable[[float], Any], topic: str = "") -> Any:
+        """What the call returns, tried again while its failure is a passing one. It is told the seconds it may take."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            if self._client is None:
+                raise ClosedError("the client is closed")
+            left = max(0.1, deadline - time.monotonic())
+            try:
+                return call(left)
+            except BrokerError:
+                raise
+            except Exception as exc:
+                if not is_passing(exc) or time.monotonic() >= deadline:
+                    raise translated(exc, doing, topic=topic) from exc
+            time.sleep(min(0.1, max(0.0, deadline - time.monotonic())))
+
+
+def _code(exc: BaseException) -> int | None:
+    error = error_in(exc) if isinstance(exc, KafkaException) else None
+    return None if error is None else error.code()

@@ -1,0 +1,213 @@
+"""The producer of transactions: librdkafka's, with one way to begin, to end, and to be told what became of it.
+
+librdkafka says of each failure whether the transaction has to be aborted, whether the same call may be made again, or
+whether the client has come to its end ("fatal"). In the last case another client takes the transactional ID over; the
+cluster then aborts what the first had begun. Only where somebody else has taken it over, that is not done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from quixframes.confluent.failures import FENCED, MOVED, error_in, is_passing, translated
+from quixframes.confluent.producer import ConfluentProducer, Sent
+from quixframes.errors import (
+    AccessDeniedError,
+    BrokerError,
+    BrokerUnavailableError,
+    ClosedError,
+    FencedError,
+    GroupMovedOnError,
+    QuixframesError,
+    SettingsError,
+    TransactionError,
+)
+from quixframes.kafka import Offset, Partition
+from quixframes.settings import Connection, WriterSettings, seconds
+
+__all__ = ["ConfluentTransactional"]
+
+_PAUSE = 0.05  # seconds between two tries of what fails at once
+
+
+class ConfluentTransactional(ConfluentProducer):
+    """Implements :class:`quixframes.kafka.TransactionalProducer`."""
+
+    def __init__(self, connection: Connection, settings: WriterSettings, transactional_id: str) -> None:
+        self._id = transactional_id
+        self._begun = False
+        self._failed: Exception | None = None
+        self._ending = False
+        self._fenced: FencedError | None = None
+        super().__init__(connection, settings)
+
+    def _settings_of(self, settings: WriterSettings) -> dict[str, Any]:
+        self._transaction_timeout = seconds(settings.transaction_timeout)
+        ours = super()._settings_of(settings)
+        longest = round(self._transaction_timeout * 1000)
+        ours["transactional.id"] = self._id
+        ours["transaction.timeout.ms"] = longest
+        ours["message.timeout.ms"] = min(ours["message.timeout.ms"], longest)
+        return ours
+
+    def _prepare(self, deadline: float) -> None:
+        """Take the ID over."""
+        doing = f"transactional ID {self._id!r} cannot be used"
+        try:
+            self._repeated(doing, deadline, lambda left: self._client.init_transactions(left))
+        except KafkaException as exc:
+            error = error_in(exc)
+            if error is not None and error.code() == KafkaError.INVALID_TRANSACTION_TIMEOUT:
+                raise SettingsError(
+                    f"transaction_timeout={self._transaction_timeout:g} s is longer than the cluster allows: "
+                    "give less, or raise its transaction.max.timeout.ms"
+                ) from exc
+            raise translated(exc, doing) from exc
+
+    # Sending
+
+    def _refusal(self) -> QuixframesError | None:
+        self._lock.wait_for(lambda: not self._ending)
+        if self._fenced is not None:
+            return self._fenced
+        if self._failed is not None:
+            return TransactionError(f"the transaction failed before this: {self._failed}")
+        return None
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._client.begin_transaction()
+            self._begun = True
+
+    def _finish(self, sent: Sent, error: Exception | None) -> None:
+        if error is not None:
+            with self._lock:
+                self._failed = self._failed or error
+        super()._finish(sent, error)
+
+    # Ends
+
+    def commit_transaction(
+        self, offsets: Mapping[Partition, Offset], membership: Callable[[], object], timeout: float
+    ) -> None:
+        """Wait until everything sent is acknowledged, commit ``offsets`` with it, and end the transaction."""
+        deadline = time.monotonic() + timeout
+        with self._one_end():
+            if not self.flush(timeout):
+                raise self._note(TransactionError(f"not everything was acknowledged within {timeout:g} s"))
+            self._check()
+            with self._lock:
+                if not self._begun and not offsets:
+                    return
+            try:
+                with self._lock:
+                    self._begin()
+                if offsets:
+                    theirs = [TopicPartition(*at, to.offset, metadata=to.metadata) for at, to in offsets.items()]
+                    self._repeated(
+                        "the offsets", deadline,
+                        lambda left: self._client.send_offsets_to_transaction(theirs, membership(), left),
+                    )  # fmt: skip
+                self._repeated("the end", deadline, lambda left: self._client.commit_transaction(left))
+            except KafkaException as exc:
+                raise self._note(self._failure_of(exc)) from exc
+            except BrokerUnavailableError as exc:
+                raise self._note(TransactionError(f"the transaction was not committed: {exc}")) from exc
+            with self._lock:
+                self._begun = False
+
+    def abort_transaction(self, timeout: float) -> None:
+        """End the transaction without effect, whatever state it is in; the next ``send`` begins another."""
+        deadline = time.monotonic() + timeout
+        with self._one_end():
+            if self._fenced is not None:
+                raise self._fenced
+            try:
+                if self._begun and self._opening.fatal is None:
+                    self._repeated("it", deadline, lambda left: self._client.abort_transaction(left))
+            except KafkaException as exc:
+                failure = self._failure_of(exc)
+                if isinstance(failure, FencedError):
+                    raise self._note(failure) from exc
+                self._start_anew(deadline)
+            if self._opening.fatal is not None:
+                self._start_anew(deadline)
+            if not self.flush(max(0.1, deadline - time.monotonic())):
+                raise BrokerUnavailableError(f"the transaction was not aborted within {timeout:g} s")
+            with self._lock:
+                self._begun = False
+                self._failed = None
+
+    # Inside
+
+    @contextlib.contextmanager
+    def _one_end(self) -> Iterator[None]:
+        """Nobody sends, and nobody else ends the transaction, meanwhile."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the client is closed")
+            self._lock.wait_for(lambda: not self._ending)
+            self._ending = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._ending = False
+                self._lock.notify_all()
+
+    def _check(self) -> None:
+        """Raise what has failed of the transaction."""
+        if self._fenced is not None:
+            raise self._fenced
+        if self._failed is not None:
+            raise TransactionError(f"a message of the transaction failed: {self._failed}") from self._failed
+        fatal = self._opening.fatal
+        if fatal is not None:
+            raise self._note(self._failure_of(KafkaException(fatal)))
+
+    def _note(self, failure: BrokerError) -> BrokerError:
+        """The failure, which keeps the transaction from being used: until it is aborted, or for good if fenced."""
+        with self._lock:
+            if isinstance(failure, FencedError):
+                self._fenced = failure
+            self._failed = self._failed or failure
+        return failure
+
+    def _failure_of(self, exc: KafkaException) -> BrokerError:
+        error = error_in(exc)
+        code = None if error is None else error.code()
+        if code in FENCED and code != KafkaError.FENCED_INSTANCE_ID:
+            return FencedError(f"another producer has taken transactional ID {self._id!r} over ({error})")
+        failure = translated(exc, "the transaction was not committed")
+        if code in MOVED or isinstance(failure, (GroupMovedOnError, FencedError, AccessDeniedError)):
+            return failure
+        return TransactionError(str(failure))
+
+    def _repeated(self, doing: str, deadline: float, call: Callable[[float], object]) -> None:
+        """Call until it comes off, or fails for good."""
+        while True:
+            left = max(0.1, deadline - time.monotonic())
+            try:
+                call(left)
+                return
+            except KafkaException as exc:
+                error = error_in(exc)
+                if error is None or error.txn_requires_abort() or not (error.retriable() or is_passing(exc)):
+                    raise
+                if time.monotonic() >= deadline:
+                    raise BrokerUnavailableError(f"{doing} did not come off in time: {exc}") from exc
+            time.sleep(_PAUSE)
+
+    def _start_anew(self, deadline: float) -> None:
+        """Have another client take the ID over: the cluster aborts what this one had begun."""
+        with self._lock:
+            self._renew(self._client)
+        try:
+            self._prepare(deadline)
+        except BrokerUnavailableError as exc:
+            raise BrokerUnavailableError(f"the transaction was not aborted in time: {exc}") from exc
