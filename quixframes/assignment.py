@@ -47,8 +47,9 @@ class Assignment:
     ``position`` is the offset up to which its records have been handed to the reading thread; ``ledger`` is None where
     there is no group to commit to; ``gaps`` are the offsets at which it goes on after messages that are gone.
     ``leaving`` says that it is about to go: no more of it is handed over. ``streams`` are those that were met in it and
-    have not ended. ``behind`` is how many offsets lie beyond ``position``, and ``seen_ms`` the broker time of the
-    record that was taken in last, as far as is known.
+    have not ended. ``behind`` is how many offsets lie beyond ``position``, as far as is known; ``arrived`` and ``seen``
+    are the offsets after the last record that was read ahead, and that was taken in; ``seen_ms`` is the latter's broker
+    time.
     """
 
     partition: Partition
@@ -61,6 +62,8 @@ class Assignment:
     account: Account = field(default_factory=Account)
     streams: set[str] = field(default_factory=set)
     behind: int | None = None
+    arrived: int = 0
+    seen: int = 0
     seen_ms: int | None = None
 
     @property
@@ -73,11 +76,23 @@ class Assignment:
 
     @property
     def lag(self) -> int | None:
-        """How many offsets lie between what is finished and the end of the partition; None where that is not known."""
+        """How many messages from the first that is not finished up to the end of the partition, as their offsets tell;
+        None where the end is not known. With all that has arrived finished, it is what lies beyond: markers of
+        transactions, which end a partition as often as messages do, are nothing that waits."""
         if self.behind is None:
             return None
-        front = self.position if self.ledger is None else self.ledger.committable()[0]
-        return self.position + self.behind - front
+        front = self.seen
+        if self.ledger is not None:
+            pending = self.ledger.pending()
+            front = self.ledger.next if pending is None else pending.offset
+        return self.behind + max(0, self.arrived - front)
+
+    def lag_seconds(self, now_ms: int) -> float | None:
+        """For how long the last record that was taken in has been in Kafka at a moment (milliseconds since 1970); 0
+        where nothing is left to be finished; None where that is not known."""
+        if not self.lag:
+            return None if self.lag is None else 0.0
+        return None if self.seen_ms is None else max(0, now_ms - self.seen_ms) / 1000
 
     @property
     def uncommitted(self) -> Offset | None:
@@ -88,8 +103,8 @@ class Assignment:
         return None if offset == self.committed else offset
 
     def take(self, offset: int, rows: int, label: Any = None) -> list[Rows]:
-        """Take in a message of so many rows; which are still to be processed. None of a partition that has gone, as it
-        may between any two steps of who asks: they come again elsewhere."""
+        """Take in a message of so many rows; which of them are still to be processed. None of a partition that has
+        gone, as it may between any two steps of who asks: they come again elsewhere."""
         if not self.owned:
             return []
         if self.ledger is not None:
@@ -107,12 +122,10 @@ class Assignment:
         return ranges
 
     def finish(self, pieces: Pieces) -> int:
-        """Mark rows as finished; how many of them were not so before. Those of a partition that has gone are let go."""
+        """Mark rows as finished; how many of them were not so before: none where the partition is not ours any more."""
         if self.ledger is None:
             return sum(stop - start for _, start, stop in pieces)
-        if not self.owned:
-            return 0
-        return sum(self.ledger.finish(*piece) for piece in pieces)
+        return sum(self.ledger.finish(*piece) for piece in pieces) if self.owned else 0
 
     def let_go(self) -> None:
         """It is not ours any more: what is not finished comes again elsewhere."""

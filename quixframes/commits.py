@@ -145,6 +145,9 @@ class Commits:
     def loop_left(self) -> None:
         """The loop is over, at its end or before."""
 
+    def loop_left_closed(self) -> None:
+        """The loop is over, and the topic was closed before that."""
+
     # By hand
 
     def commit(self, claims: list[Claim], timeout: float = COMMIT_TIMEOUT) -> bool:

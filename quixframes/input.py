@@ -198,7 +198,10 @@ class InputTopic(Closing):
         finally:
             self._gatherer.end()
             self._looping = False
-            if not self._closed:
+            if self._closed:
+                self._poller.leave_loop()
+                self._commits.loop_left_closed()
+            else:
                 self._leave_loop()
 
     def _leave_loop(self) -> None:

@@ -115,6 +115,8 @@ class Outputs:
         self._lock = threading.Lock()
         self._topics: list[OutputTopic] = []
         self._failures = 0
+        self.sent = 0
+        """Rises with what is sent, so that it says whether anything was."""
 
     @property
     def topics(self) -> list[OutputTopic]:
@@ -459,6 +461,7 @@ class OutputTopic(Closing):
             self._fail(self._failure(stream_id, left, why, kind))
             self._raise_failures()
         self._outputs.producer.send(message, _OnDone(self, stream_id, rows, size, kind))
+        self._outputs.sent += 1
         with self._lock:
             if kind is None:
                 self.rows_dead += rows

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from quixframes.assignment import Assignment
 from quixframes.batch import Claim
@@ -48,17 +48,27 @@ class TransactionalCommits(Commits):
     ) -> None:
         super().__init__(name, poller, outputs, letters, settings)
         self._producer = producer
+        self._sent = outputs.sent  # by the end of the last transaction
         self.transactions = 0
         self.aborted = 0
 
     def commit(self, claims: list[Claim], timeout: float = COMMIT_TIMEOUT) -> bool:
         """Say that batches are processed, and commit them with all that was written."""
-        if others := len(self._handed.keys() - set(claims)):
+        others = self._unfinished - set(claims)
+        if any(not claim.assignment.owned for claim in others):
+            self._abort()
+            return False
+        if others:
             raise CommitError(
-                f"topic {self._name!r} is read exactly once, and {others} other batches are handed over and not "
+                f"topic {self._name!r} is read exactly once, and {len(others)} other batches are handed over and not "
                 "finished, whose results cannot be told from this one's: commit them together, by topic.commit()"
             )
-        return self._transact(claims, timeout)
+        return self._transact({**dict.fromkeys(self._finished), **dict.fromkeys(claims)}, timeout)
+
+    def forget_lost(self) -> None:
+        """What was written for a batch whose partition went cannot be taken out of the transaction."""
+        if any(not claim.assignment.owned for claim in self._handed):
+            self._abort()
 
     def commit_if_due(self) -> None:
         """As for at least once, but only between batches. A transaction that did not come off is no error of the
@@ -85,17 +95,23 @@ class TransactionalCommits(Commits):
             self._commit_finished()
 
     def close(self, timeout: float) -> None:
-        """Commit what is finished, and write without transactions from now on."""
+        """Commit what is finished, and write without transactions from now on; but not in a loop that another thread is
+        in: what it still writes for its batch must not count, and raises."""
         try:
             self.commit_finished(timeout)
         finally:
-            self._outputs.end_transactions()
+            if not self._poller.in_loop:
+                self._outputs.end_transactions()
             self._producer.close(max(0.5, timeout / 2))
 
+    def loop_left_closed(self) -> None:
+        """A loop is over whose topic was closed meanwhile."""
+        self._outputs.end_transactions()
+
     @property
-    def _unfinished(self) -> bool:
-        """Whether a batch is handed over that the model has not finished."""
-        return len(self._handed) > len(self._finished)
+    def _unfinished(self) -> set[Claim]:
+        """The batches that are handed over, and that the model has not finished."""
+        return self._handed.keys() - set(self._finished)
 
     def _commit_finished(self) -> None:
         self._transact(self._finished, COMMIT_TIMEOUT)
@@ -108,7 +124,7 @@ class TransactionalCommits(Commits):
         elif self._finished or any(assignment.uncommitted is not None for assignment in leaving):
             self._transact(self._finished, COMMIT_TIMEOUT)
 
-    def _transact(self, claims: Sequence[Claim], timeout: float) -> bool:
+    def _transact(self, claims: Collection[Claim], timeout: float) -> bool:
         """Commit everything that is finished and written; whether that came off. False says that a partition has moved
         on: nothing is committed, and everything comes again, here or elsewhere."""
         deadline = time.monotonic() + timeout
@@ -122,6 +138,8 @@ class TransactionalCommits(Commits):
                     raise GroupMovedOnError(f"a partition of topic {self._name!r} has moved on to another instance")
                 finished += [(claim.assignment, claim.finish()) for claim in claims]
                 offsets = {a: at for a in self._poller.assignments.values() if (at := a.uncommitted) is not None}
+            if not claims and not offsets and self._sent == self._outputs.sent:
+                return True
             places = {assignment.partition: at for assignment, at in offsets.items()}
             left = max(0.1, deadline - time.monotonic())
             self._producer.commit_transaction(places, self._poller.membership, left)
@@ -141,6 +159,7 @@ class TransactionalCommits(Commits):
             self._letters.take_finished()
         if offsets:
             self._poller.committed(offsets)
+        self._sent = self._outputs.sent
         self.transactions += 1
         return True
 
