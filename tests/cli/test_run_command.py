@@ -301,7 +301,9 @@ def test_health_says_what_an_instance_has_and_whether_it_is_ready(
     }  # fmt: skip
     write(client, topic, make_frame(10))
     running.wait(lambda: ask(port, "/live")[0] == 503)
-    assert "model" in ask(port, "/live")[1]["reason"]
+    assert "model" in str(ask(port, "/live")[1]["reason"])
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        assert f'topic="{topic}"' in answer.read().decode()
 
 
 def ask(port: int, path: str) -> tuple[int, dict[str, object]]:
