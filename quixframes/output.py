@@ -133,6 +133,11 @@ class Outputs:
             self._plain = self._make_producer()
         return self._plain
 
+    def wait(self, timeout: float) -> bool:
+        """Wait until everything sent is acknowledged or has failed; whether that came within ``timeout`` seconds."""
+        producer = self._transactional or self._plain
+        return producer is None or producer.flush(timeout)
+
     @property
     def failures(self) -> int:
         """How many messages have failed so far. A reader compares it: what a model wrote since then was delivered, or
@@ -143,7 +148,7 @@ class Outputs:
         """Release every buffer, and wait until all that was written is acknowledged; raises what has failed."""
         topics = self.topics
         errors = self._release()
-        everything = not topics or self.producer.flush(timeout)
+        everything = not topics or self.wait(timeout)
         self.raise_failures()
         if errors:
             raise errors[0]
@@ -537,7 +542,7 @@ class OutputTopic(Closing):
 
     def _await(self, timeout: Duration | None) -> None:
         limit = self._patience(timeout)
-        everything = self._outputs.producer.flush(limit)
+        everything = self._outputs.wait(limit)
         self._raise_failures()
         if not everything:
             raise BrokerUnavailableError(

@@ -36,6 +36,7 @@ from quixframes.input import InputTopic
 from quixframes.instances import UNABLE, total
 from quixframes.job import Job
 from quixframes.kafka import Partition
+from quixframes.metrics_prometheus import text
 from quixframes.model_finder import UnableError, find_model
 from quixframes.remaining import Remaining
 from quixframes.runner import Model, Result, Sinks, Summary, run
@@ -101,6 +102,7 @@ class Instance:
         self.number = number
         self.reports = reports
         self.share = Share()
+        self.client: StreamingClient | None = None
         self.source: InputTopic | None = None
         self._begun = time.monotonic()
         self._batches = 0
@@ -168,6 +170,10 @@ class Instance:
             unready = unready or f"group {self.job.group!r} has not said yet which partitions it reads"
         return Health(dead, unready, facts)
 
+    def metrics(self) -> str:
+        """What its client has done and holds, in Prometheus' text format."""
+        return "" if self.client is None else text(self.client)
+
     def tell(self) -> None:
         """Report partitions that have changed and are the same for a moment, and every second how far it is. For ever,
         in a thread of its own."""
@@ -195,10 +201,11 @@ def work(instance: Instance) -> None:
     with ExitStack() as stack:
         if job.health_port is not None:
             port = job.health_port + instance.number
-            stack.enter_context(HealthServer(job.health_host, port, instance.health))
+            stack.enter_context(HealthServer(job.health_host, port, instance.health, instance.metrics))
         model = find_model(job.model)
         try:
             client = stack.enter_context(StreamingClient(job.broker, transport=job.transport))  # type: ignore[arg-type]
+            instance.client = client
             sinks = _open_sinks(client, job)
             remaining = None
             if job.until is not None:

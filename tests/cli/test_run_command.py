@@ -153,6 +153,29 @@ def test_of_four_instances_on_three_partitions_one_waits_and_takes_over_from_one
     }
 
 
+def test_an_instance_with_a_static_name_has_its_partitions_back_after_a_kill_and_exactly_once_writes_no_row_twice(
+    start: Start, client: qf.StreamingClient, make_topic: MakeTopic, make_frame: MakeFrame, group: str
+) -> None:
+    source, sink = make_topic(partitions=2), make_topic(partitions=2)
+    running = start(
+        "models:double", "-n", "2", "--source", source, "--sink", sink, "--group", group, "--instance-id", group,
+        "--exactly-once", "--rows", "50", "--timeout", "100ms",
+    )  # fmt: skip
+    running.wait(lambda: len(set(running.shares().values())) == 2)
+    before = running.shares()
+    said = running.text().count("  1  has ")
+    write(client, source, make_frame(2_000))
+    running.wait(lambda: rows_of(client, sink))
+    os.kill(running.pids()[0], signal.SIGKILL)
+    running.wait(lambda: len(running.pids()) == 3)
+    running.wait(lambda: sum(map(len, rows_of(client, sink).values())) >= 2_000 * len(STREAMS))
+    running.process.terminate()
+    assert running.end() == 0, running.text()
+    assert running.shares() == before
+    assert running.text().count("  1  has ") == said, "the other instance was disturbed"
+    assert rows_of(client, sink) == {stream: [2 * n for n in range(2_000)] for stream in STREAMS}
+
+
 def test_until_now_ends_all_of_them_with_every_row_processed_and_their_counts_added_up(
     start: Start, client: qf.StreamingClient, make_topic: MakeTopic, make_frame: MakeFrame, group: str
 ) -> None:
@@ -301,7 +324,9 @@ def test_health_says_what_an_instance_has_and_whether_it_is_ready(
     }  # fmt: skip
     write(client, topic, make_frame(10))
     running.wait(lambda: ask(port, "/live")[0] == 503)
-    assert "model" in ask(port, "/live")[1]["reason"]
+    assert "model" in str(ask(port, "/live")[1]["reason"])
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        assert f'topic="{topic}"' in answer.read().decode()
 
 
 def ask(port: int, path: str) -> tuple[int, dict[str, object]]:

@@ -1,16 +1,26 @@
-"""What is in ``docker/``: a file that Docker can read, and a broker that quixframes can use."""
+"""What is in ``docker/``: files that Docker, Kubernetes and systemd can read, and a broker that quixframes can use."""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import typer
 
 import quixframes as qf
+from quixframes.cli import app
+from quixframes.job import Job
 from quixframes.local import KAFKA_VERSION
+from quixframes.settings import seconds
 from tests.docs.snippets import ROOT
 
 COMPOSE = ROOT / "docker" / "compose.yaml"
@@ -80,3 +90,95 @@ def test_a_frame_goes_through_a_broker_in_docker(
         with client.open_input_topic(group, group) as topic:
             read = pd.concat(batch.frame for batch in topic.batches(until="now"))
     pd.testing.assert_frame_equal(read, frame, check_exact=True)
+
+
+MODEL_COMPOSE = ROOT / "docker" / "compose.model.yaml"
+KUBERNETES = ROOT / "docker" / "kubernetes" / "model.yaml"
+UNIT = ROOT / "docker" / "systemd" / "quixframes@.service"
+DOCKERFILE = ROOT / "docker" / "model" / "Dockerfile"
+
+STOP = seconds(next(f.default for f in fields(Job) if f.name == "stop_timeout"))
+
+
+@pytest.fixture
+def model() -> dict[str, Any]:
+    """The model's service of the compose file."""
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed, so the compose file cannot be read")
+    service: dict[str, Any] = yaml.safe_load(MODEL_COMPOSE.read_text())["services"]["model"]
+    return service
+
+
+@pytest.fixture
+def pod() -> dict[str, Any]:
+    """What the Kubernetes Deployment runs."""
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed, so the manifest cannot be read")
+    deployment, _ = yaml.safe_load_all(KUBERNETES.read_text())
+    assert deployment["spec"]["selector"]["matchLabels"] == deployment["spec"]["template"]["metadata"]["labels"]
+    spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return spec
+
+
+def options(arguments: list[str]) -> None:
+    """Fails where ``quixframes run`` would not take them."""
+    entry = re.search(r"^ENTRYPOINT (\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert entry is not None
+    command, name, *fixed = json.loads(entry[1])
+    assert (command, name) == ("quixframes", "run")
+    typer.main.get_command(app).commands["run"].make_context("run", [*fixed, *arguments])  # type: ignore[attr-defined]
+
+
+def test_the_command_takes_the_options_of_every_container(model: dict[str, Any], pod: dict[str, Any]) -> None:
+    options(model["command"])
+    options(pod["containers"][0]["args"])
+
+
+def test_everywhere_an_instance_has_longer_to_stop_than_the_command_gives_it(
+    model: dict[str, Any], pod: dict[str, Any]
+) -> None:
+    assert seconds(model["stop_grace_period"]) > STOP
+    assert pod["terminationGracePeriodSeconds"] > STOP
+    assert int(re.search(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)[1]) > STOP  # type: ignore[index]
+
+
+def test_the_image_runs_as_nobody_and_is_asked_whether_it_is_ready() -> None:
+    text = DOCKERFILE.read_text()
+    assert text.count("\nFROM ") == 2
+    assert "\nUSER 10001\n" in text
+    assert "http://127.0.0.1:8080/ready" in text
+    for source in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
+        assert all((ROOT / name).exists() for name in source.split())
+
+
+def test_the_model_in_compose_is_three_containers_on_the_broker_of_the_other_file(
+    model: dict[str, Any], broker: dict[str, Any]
+) -> None:
+    assert model["deploy"]["replicas"] == 3
+    address = model["environment"]["QUIXFRAMES_BROKER"]
+    assert f"INTERNAL://{address}" in broker["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+    assert f"image: {IMAGE}\n" in MODEL_COMPOSE.read_text()
+
+
+def test_kubernetes_asks_the_paths_that_there_are(pod: dict[str, Any]) -> None:
+    (container,) = pod["containers"]
+    paths = {probe: container[probe]["httpGet"]["path"] for probe in container if probe.endswith("Probe")}
+    assert paths == {"startupProbe": "/live", "livenessProbe": "/live", "readinessProbe": "/ready"}
+    assert "--health-host=0.0.0.0" in container["args"]
+
+
+def test_kubernetes_knows_every_field_of_the_manifest() -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed, so the manifest cannot be read")
+    for resource in yaml.safe_load_all(KUBERNETES.read_text()):
+        validator.validate(resource, "1.31", strict=True)
+
+
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not on this machine")
+    unit = tmp_path / UNIT.name
+    unit.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", UNIT.read_text(), flags=re.MULTILINE))
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert verified.returncode == 0, verified.stderr
+    assert unit.name.split("@")[0] not in verified.stderr, verified.stderr

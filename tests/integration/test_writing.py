@@ -189,6 +189,11 @@ def test_one_bad_dict_raises_and_the_others_are_kept(client: qf.StreamingClient,
 # Streams
 
 
+def test_a_client_closes_a_topic_to_which_nothing_was_written(broker_address: str, topic: str) -> None:
+    with qf.StreamingClient(broker_address) as client:
+        client.open_output_topic(topic)
+
+
 def test_streams_are_created_found_and_closed(client: qf.StreamingClient, topic: str, make_frame: MakeFrame) -> None:
     with client.open_output_topic(topic) as output:
         stream = output.create_stream("s")
