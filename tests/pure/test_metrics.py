@@ -88,8 +88,9 @@ def test_registering_twice_is_a_clear_error_and_unregistering_is_the_way_out() -
 
 
 @pytest.mark.parametrize(
-    ("register", "package"), [(metrics_prometheus.register, "prometheus_client"), (metrics_otel.register, "opentelemetry.metrics")]
-)  # fmt: skip
+    ("register", "package"),
+    [(metrics_prometheus.register, "prometheus_client"), (metrics_otel.register, "opentelemetry.metrics")],
+)
 def test_a_missing_package_is_named_with_what_brings_it(
     register: Any, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
