@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import quixframes as qf
+from quixframes.metrics import DEFINITIONS
 from tests.docs.snippets import ROOT, blocks, pages
 
 GUIDE = ROOT / "docs" / "guide.md"
@@ -75,3 +76,11 @@ def test_the_guide_lists_every_setting(name: str) -> None:
     section = text[text.index(f"### `{name}`") :].split("\n#", 1)[0]
     for field in getattr(qf, name).__dataclass_fields__:
         assert f"`{field}`" in section
+
+
+def test_the_page_of_metrics_has_each_as_the_code_defines_it() -> None:
+    page = ROOT / "docs" / "metrics.md"
+    rows = [row.split(" | ") for row in re.findall(r"^\| (`quixframes_.+) \|$", page.read_text(), re.MULTILINE)]
+    assert rows == [
+        [f"`{one.name}`", one.kind, one.unit, ", ".join(one.labels) or "none", one.help] for one in DEFINITIONS.values()
+    ]

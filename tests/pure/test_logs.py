@@ -83,18 +83,15 @@ def test_the_last_of_many_are_told_though_no_more_come(caplog: pytest.LogCapture
 
 def calls() -> list[tuple[str, ast.Call]]:
     """Every call that logs, but for those of the adapters."""
-    found = []
-    for path in sorted(PACKAGE.glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and isinstance(node.func.value, ast.Name | ast.Attribute)
-                and ast.unparse(node.func.value) in ("log", "self._log")
-                and node.func.attr in LEVELS
-            ):
-                found.append((f"{path.name}:{node.lineno}", node))
-    return found
+    return [
+        (f"{path.name}:{node.lineno}", node)
+        for path in sorted(PACKAGE.glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and ast.unparse(node.func.value) in ("log", "self._log")
+        and node.func.attr in LEVELS
+    ]
 
 
 def test_every_record_says_which_place_it_is_about() -> None:
