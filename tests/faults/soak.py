@@ -30,28 +30,29 @@ import quixframes as qf
 SAMPLE = 10.0  # seconds
 RATE = 20_000  # rows a second
 STREAMS = 1_000
+TURN = 2  # seconds in which each stream is written once
 INSTANCES = 3
 FLAT = 1.0  # MB a minute, above which memory counts as growing; some noise is in every allocator
 
 
 def write(address: str, minutes: float) -> None:
-    """Write ``RATE`` rows a second, each stream's of a second together."""
-    rows = RATE // STREAMS
+    """Write ``RATE`` rows a second, each stream's of two seconds together."""
+    rows = TURN * RATE // STREAMS
     frame = pd.DataFrame({f"p{n}": np.random.default_rng(n).normal(size=rows) for n in range(3)})
-    end, second, written = time.monotonic() + minutes * 60, 0, 0
+    end, turn, written = time.monotonic() + minutes * 60, 0, 0
     with qf.StreamingClient(address) as client, client.open_output_topic("soak-in") as topic:
         begun = time.monotonic()
         while time.monotonic() < end:
-            times = pd.date_range(pd.Timestamp(second, unit="s", tz="UTC"), periods=rows, freq="10ms", name="time")
-            part = frame.assign(n=np.arange(second * rows, (second + 1) * rows)).set_index(times)
+            times = pd.date_range(pd.Timestamp(turn, unit="s", tz="UTC"), periods=rows, freq="10ms", name="time")
+            part = frame.assign(n=np.arange(turn * rows, (turn + 1) * rows)).set_index(times)
             for stream in range(STREAMS):
                 topic.write(part, stream=f"car-{stream}")
                 written += rows
-                # Even within the second, so that the load is.
-                ahead = begun + second + stream / STREAMS - time.monotonic()
+                # Evenly within the turn, so that the load is even.
+                ahead = begun + TURN * (turn + stream / STREAMS) - time.monotonic()
                 if ahead > 0.01:
                     time.sleep(ahead)
-            second += 1
+            turn += 1
     print(json.dumps({"written": written, "seconds": time.monotonic() - begun}))
 
 
