@@ -12,10 +12,10 @@ import pytest
 import quixframes as qf
 from tests.docs.snippets import ROOT, blocks
 
-WRITE, READ, REPLAY = blocks(ROOT / "README.md", "python")
+WRITE, READ, RUN, REPLAY = blocks(ROOT / "README.md", "python")
 
 # What is good on a page and cannot be in a test: an address, and names that a broker may know from another run.
-ON_THE_PAGE = {'"localhost:9092"': "{address!r}", '"engine': '"{unique}-engine', '"smoothing"': '"{unique}-smoothing"'}
+ON_THE_PAGE = {'"localhost:9092"': "{address!r}", '"engine': '"{unique}-engine', '"smoothing': '"{unique}-smoothing'}
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +25,19 @@ def unique() -> str:
 
 @pytest.fixture(scope="module")
 def after(broker_address: str, session_client: qf.StreamingClient, unique: str) -> Iterator[dict[str, Any]]:
-    """The names that the three snippets leave behind, run one after the other."""
+    """The names that the snippets leave behind, run one after the other."""
     names: dict[str, Any] = {}
-    for number, snippet in enumerate((WRITE, READ, REPLAY), start=1):
+    for number, snippet in enumerate((WRITE, READ, RUN, REPLAY), start=1):
         for text, instead in ON_THE_PAGE.items():
             snippet = snippet.replace(text, instead.format(address=broker_address, unique=unique))
         exec(compile(snippet, f"README.md, snippet {number}", "exec"), names)
     yield names
-    for topic in (f"{unique}-engine", f"{unique}-engine-smooth"):
+    for topic in (f"{unique}-engine", f"{unique}-engine-smooth", f"{unique}-engine-means"):
         session_client.topics.delete(topic)
 
 
 def test_what_is_written_on_the_page_is_replaced_and_nothing_else() -> None:
-    page = WRITE + READ + REPLAY
+    page = WRITE + READ + RUN + REPLAY
     for text in ON_THE_PAGE:
         assert text in page
 
@@ -67,9 +67,10 @@ def test_the_stream_said_what_it_is_and_what_happened(
 def test_every_row_was_processed_and_committed(
     after: dict[str, Any], session_client: qf.StreamingClient, unique: str
 ) -> None:
-    smooth = session_client.replay(f"{unique}-engine-smooth", progress=False).to_frame()
-    assert len(smooth) == 10_001
-    assert smooth.columns.tolist() == ["stream", "speed"]
+    for results in ("engine-smooth", "engine-means"):
+        smooth = session_client.replay(f"{unique}-{results}", progress=False).to_frame()
+        assert len(smooth) == 10_001
+        assert smooth.columns.tolist() == ["stream", "speed"]
     with session_client.open_input_topic(f"{unique}-engine", f"{unique}-smoothing") as again:
         assert list(again.batches(until="now")) == []
 
