@@ -86,7 +86,7 @@ def test_a_killed_leader_stalls_writer_and_reader_for_seconds_and_costs_nothing(
 
         def together() -> bool:
             if eyes.leaders("source")[0] != coordinator:
-                eyes.move_leader("source", 0)
+                eyes.move_leader("source", 0, to=coordinator)
             return eyes.leaders("source")[0] == coordinator
 
         wait_for(together, 30, "one broker leads the topic and coordinates the group", 1.0)
