@@ -54,11 +54,11 @@ class Eyes:
             self._look(lambda admin: admin.describe_metadata_quorum())["topics"][0]["partitions"][0]["leader_id"]
         )
 
-    def move_leader(self, topic: str, partition: int) -> str:
-        """Have another in-sync replica lead the partition."""
+    def move_leader(self, topic: str, partition: int, to: int | None = None) -> str:
+        """Have another in-sync replica lead the partition: this one, or any other."""
         found = self._partitions(topic)[partition]
         replicas, leader = found["replica_nodes"], found["leader_id"]
-        successor = next(node for node in found["isr_nodes"] if node != leader)
+        successor = next(node for node in found["isr_nodes"] if node != leader) if to is None else to
         order = [successor] + [node for node in replicas if node != successor]
         place = TopicPartition(topic, partition)
         self._look(lambda admin: admin.alter_partition_reassignments({place: order}))
