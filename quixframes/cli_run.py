@@ -130,7 +130,8 @@ def run_command(
             **{name: given[name] for name in names},
         )
         outcome = supervise(job, instances, Teller(instances), restart=restart)
-    show(outcome)
+    if not all(lives.unable for lives in outcome.lives):
+        show(outcome)
     raise typer.Exit(outcome.code)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import urllib.error
 import urllib.request
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import quixframes as qf
 from quixframes.health import Health, HealthServer
 from quixframes.instances import UNABLE, Backoff, Ending, Verdict, total
 from quixframes.job import Job
+from quixframes.model_finder import UnableError, find_model
 
 
 def job(**settings: Any) -> Job:
@@ -108,6 +111,38 @@ def test_the_longest_time_between_commits_is_the_user_s_or_that_of_the_mode() ->
 def test_a_job_that_cannot_be_says_which_setting_is_wrong(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(qf.SettingsError) as caught:
         job(**settings)
+    assert says in str(caught.value)
+
+
+def test_a_model_is_found_in_a_module_and_in_a_file_whose_neighbours_it_can_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "neighbour_of_model.py").write_text("factor = 2")
+    (tmp_path / "found_model.py").write_text("from neighbour_of_model import factor\ndef m(f):\n    return f * factor")
+    monkeypatch.setattr("sys.path", list(sys.path))
+    assert find_model(f"{tmp_path / 'found_model.py'}:m")(3) == 6
+    assert find_model("found_model:m")(4) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nowhere_at_all:model", "cannot be imported: ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("json:triple", "json has no function 'triple' (it has: JSON"),
+        ("nowhere.py:model", "there is no file 'nowhere.py' in "),
+        ("broken.py:model", "cannot be imported: SyntaxError"),
+        ("late.py:model", "cannot be imported: ZeroDivisionError: division by zero, "),
+    ],
+)
+def test_a_model_that_is_not_there_or_cannot_be_imported_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str
+) -> None:
+    (tmp_path / "broken.py").write_text("def model(:")
+    (tmp_path / "late.py").write_text("\n1 / 0")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    with pytest.raises(UnableError) as caught:
+        find_model(name)
     assert says in str(caught.value)
 
 
