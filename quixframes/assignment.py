@@ -70,9 +70,11 @@ class Assignment:
     def held(self) -> int:
         """Rows that were taken in and are not finished."""
         account = self.account
+        if not self.owned:
+            return 0
         if self.ledger is not None:
-            return self.ledger.rows_left if self.owned else 0
-        return account.rows_in - account.processed - account.filtered
+            return self.ledger.rows_left
+        return account.rows_in - account.processed - account.filtered - account.let_go
 
     @property
     def lag(self) -> int | None:
@@ -123,9 +125,11 @@ class Assignment:
 
     def finish(self, pieces: Pieces) -> int:
         """Mark rows as finished; how many of them were not so before: none where the partition is not ours any more."""
+        if not self.owned:
+            return 0
         if self.ledger is None:
             return sum(stop - start for _, start, stop in pieces)
-        return sum(self.ledger.finish(*piece) for piece in pieces) if self.owned else 0
+        return sum(self.ledger.finish(*piece) for piece in pieces)
 
     def let_go(self) -> None:
         """It is not ours any more: what is not finished comes again elsewhere."""

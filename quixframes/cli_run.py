@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import fields
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -65,10 +65,12 @@ def run_command(
         str | None,
         _option("Default: a Kafka on this machine.", _WHERE, metavar="HOST:PORT", envvar="QUIXFRAMES_BROKER"),
     ] = None,
-    transport: Annotated[str, _option("The Kafka client underneath.", _WHERE)] = "kafka-python",
-    takes: Annotated[str, _option("What the model is given: frame or batch.", _WHERE)] = "frame",
+    transport: Annotated[
+        Literal["kafka-python", "confluent"], _option("The Kafka client underneath.", _WHERE)
+    ] = "kafka-python",
+    takes: Annotated[Literal["frame", "batch"], _option("What the model is given.", _WHERE)] = "frame",
     group: Annotated[str, _option("Instances of one group share the topics' partitions.", _GROUP)] = "Default",
-    reset: Annotated[str, _option("Where a new group begins: earliest or latest.", _GROUP)] = "earliest",
+    reset: Annotated[Literal["earliest", "latest"], _option("Where a new group begins.", _GROUP)] = "earliest",
     instance_id: Annotated[
         str | None,
         _option(
@@ -76,12 +78,15 @@ def run_command(
         ),
     ] = None,
     assignment: Annotated[
-        str, _option("cooperative-sticky, sticky, range or roundrobin.", _GROUP)
+        Literal["cooperative-sticky", "sticky", "range", "roundrobin"],
+        _option("How a group shares its partitions out.", _GROUP),
     ] = "cooperative-sticky",
     session_timeout: Annotated[
         str, _option("An instance that is silent for so long has lost its partitions.", _GROUP)
     ] = "45s",
-    commit: Annotated[str, _option("automatic, or manual: after each batch.", _HOW)] = "automatic",
+    commit: Annotated[
+        Literal["automatic", "manual"], _option("Now and then, or after each batch.", _HOW)
+    ] = "automatic",
     commit_every: Annotated[
         str | None, _option("Longest time between two automatic commits. Default: 5s.", _HOW, show_default=False)
     ] = None,
@@ -90,14 +95,15 @@ def run_command(
         str | None, _option("Where messages go that cannot be read.", _HOW, metavar="TOPIC")
     ] = None,
     on_error: Annotated[
-        str, _option("What to do with a batch that the model cannot take: raise or dead-letter.", _HOW)
+        Literal["raise", "dead-letter"],
+        _option("What to do with a batch that the model cannot take.", _HOW),
     ] = "raise",
     attempts: Annotated[int, _option("How often the model is tried with a batch.", _HOW)] = 1,
     backoff: Annotated[str, _option("The wait before the second try; it doubles.", _HOW)] = "1s",
     rows: Annotated[int, _option("Rows of a batch.", _WHEN)] = 10_000,
     time_span: Annotated[str | None, _option("Event time that a batch covers.", _WHEN)] = None,
     timeout: Annotated[str, _option("How long rows wait for more of them.", _WHEN)] = "1s",
-    until: Annotated[str | None, _option("now: end with the last row that is there.", _ENDS)] = None,
+    until: Annotated[Literal["now"] | None, _option("End with the last row that is there now.", _ENDS)] = None,
     duration: Annotated[str | None, _option("End after so long.", _ENDS)] = None,
     max_rows: Annotated[int | None, _option("Each process ends after so many rows.", _ENDS)] = None,
     idle: Annotated[str | None, _option("Each process ends once nothing has arrived for so long.", _ENDS)] = None,
@@ -185,4 +191,4 @@ def show(outcome: Outcome) -> None:
 
 
 def _rate(summary: Summary) -> str:
-    return f"{summary.rows_in / summary.seconds:,.0f}" if summary.seconds else "-"
+    return f"{summary.rate:,.0f}" if summary.seconds else "-"

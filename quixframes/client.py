@@ -30,6 +30,7 @@ from quixframes.letter_box import letters_frame, messages_of, placed, read_lette
 from quixframes.logs import Place
 from quixframes.message_reader import MessageReader
 from quixframes.metrics import Book, to_frame
+from quixframes.moments import moment
 from quixframes.output import Outputs, OutputTopic
 from quixframes.poller import Poller
 from quixframes.record_columns import RecordColumns
@@ -170,6 +171,7 @@ class StreamingClient(Closing):
             BrokerUnavailableError: nobody answers at the address.
         """
         description = self._get_admin().describe(topic)
+        self._get_producer()  # now, since the first thing written may be an end, told while the client closes
         check = self._contract_check(topic, contract)
         if check is not None and check.sends_dead_letters and dead_letters is None:
             raise SettingsError(
@@ -178,7 +180,7 @@ class StreamingClient(Closing):
             )
         letter = None
         if dead_letters is not None:
-            letter = partial(dead_letter, topic=self._dead_letter_topic(dead_letters, topic))
+            letter = partial(dead_letter, topic=self._dead_letter_topic(dead_letters, [topic]))
         opened = OutputTopic(
             description,
             self._outputs,
@@ -248,25 +250,32 @@ class StreamingClient(Closing):
             raise SettingsError("consumer_group='' is no name: give one, or None to read without a group")
         if on_bad_message not in ("raise", "skip"):
             raise SettingsError(f"on_bad_message={on_bad_message!r} has to be 'raise' or 'skip'")
+        if not isinstance(exactly_once, bool):
+            raise SettingsError(f"exactly_once={exactly_once!r} has to be True or False")
         subscription = Subscription.of(topic)
         commit = CommitSettings.of(commit_settings, exactly_once=exactly_once)
-        begin = Start(AutoOffsetReset.of(auto_offset_reset), _milliseconds(start))
+        begin = Start(
+            AutoOffsetReset.of(auto_offset_reset),
+            None if start is None else int(moment(start, "start").timestamp() * 1000),
+        )
         reader = reader or ReaderSettings()
         admin = self._get_admin()
-        for name in subscription.topics(admin):
+        topics = subscription.topics(admin)
+        for name in topics:
             admin.describe(name)
         letters = None
         if dead_letters is not None:
-            letters = self._open_dead_letters(dead_letters, subscription, consumer_group, on_bad_message)
+            letters = self._open_dead_letters(dead_letters, topics, consumer_group, on_bad_message)
         contracts: dict[str, ContractCheck] = {}
         found = partial(self._find_contracts, contracts, contract)
-        found(subscription.topics(admin))
+        found(topics)
         plain = len(subscription.names) == 1 and not contracts
         transactions = self._begin_transactions(subscription, consumer_group, reader) if exactly_once else None
         try:
             poller = Poller(
                 self._transport.consumer(self.connection, reader, group=consumer_group),
                 subscription,
+                topics,
                 group=consumer_group is not None,
                 admin=admin,
                 start=begin,
@@ -276,7 +285,7 @@ class StreamingClient(Closing):
             )
         except BaseException:
             if transactions is not None:
-                self._outputs.end_transactions()
+                self._outputs.end_transactions(transactions)
                 transactions.close(1.0)
             raise
         opened = InputTopic(
@@ -495,7 +504,7 @@ class StreamingClient(Closing):
                 contracts[topic] = check
 
     def _open_dead_letters(
-        self, name: str, subscription: Subscription, group: str | None, on_bad_message: str
+        self, name: str, topics: Collection[str], group: str | None, on_bad_message: str
     ) -> DeadLetters:
         if on_bad_message == "skip":
             raise SettingsError(f"on_bad_message='skip' and dead_letters={name!r} exclude each other: leave one out")
@@ -503,12 +512,11 @@ class StreamingClient(Closing):
             raise SettingsError(
                 f"dead_letters={name!r} needs a consumer group: without one nothing remembers which messages went there"
             )
-        for topic in subscription.topics(self._get_admin()):
-            description = self._dead_letter_topic(name, topic)
+        description = self._dead_letter_topic(name, topics)
         return DeadLetters(description, lambda: self._outputs.producer, self._outputs.in_flight)
 
-    def _dead_letter_topic(self, name: str, topic: str) -> TopicDescription:
-        if name == topic:
+    def _dead_letter_topic(self, name: str, topics: Collection[str]) -> TopicDescription:
+        if name in topics:
             raise SettingsError(f"dead_letters={name!r} is the topic itself: give another one")
         try:
             return self._get_admin().describe(name)
@@ -532,8 +540,8 @@ class StreamingClient(Closing):
 
     def _get_producer(self) -> Producer:
         with self._lock:
-            self._check_open()
             if self._producer is None:
+                self._check_open()
                 self._producer = self._transport.producer(self.connection, self._outputs.settings)
             return self._producer
 
@@ -573,15 +581,3 @@ def _transport(name: str) -> Transport:
             "transport='confluent' needs confluent-kafka, which is not installed: pip install \"quixframes[confluent]\""
         ) from exc
     return Confluent()
-
-
-def _milliseconds(moment: object) -> int | None:
-    if moment is None:
-        return None
-    try:
-        stamp = pd.Timestamp(moment)  # type: ignore[arg-type]
-    except (ValueError, TypeError) as exc:
-        raise SettingsError(f"start={moment!r} is not a moment: {exc}") from None
-    if pd.isna(stamp):
-        raise SettingsError(f"start={moment!r} is not a moment")
-    return int((stamp if stamp.tz is not None else stamp.tz_localize("UTC")).timestamp() * 1000)

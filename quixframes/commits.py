@@ -20,18 +20,17 @@ from concurrent.futures import Future, wait
 from quixframes.assignment import Assignment
 from quixframes.batch import Claim
 from quixframes.dead_letters import LetterDesk
-from quixframes.errors import BrokerUnavailableError, QuixframesError
+from quixframes.errors import BrokerUnavailableError, DeliveryError, QuixframesError
 from quixframes.kafka import Partition
 from quixframes.logs import Place
 from quixframes.output import Outputs
-from quixframes.poller import Handover, Poller
+from quixframes.poller import COMMIT_TIMEOUT, Handover, Poller
 from quixframes.settings import CommitMode, CommitSettings, seconds
 
 __all__ = ["Commits"]
 
 log = logging.getLogger(__name__)
 
-COMMIT_TIMEOUT = 30.0
 _LETTERS_TIMEOUT = 5.0  # that a commit waits for dead letters on their way: it need not, but then they are in it
 
 
@@ -130,9 +129,12 @@ class Commits:
 
     def serve_handovers(self) -> None:
         """Let partitions go that are about to, with all that was finished of them."""
+        failure: DeliveryError | None = None
         while (handover := self._poller.handover) is not None:
             try:
                 self._finish_for(handover)
+            except DeliveryError as exc:
+                failure = exc  # which is the model's to know of, once the partitions are where they are to be
             except QuixframesError as exc:
                 log.warning(
                     "%s: not all that was finished of %s is committed: %s",
@@ -141,6 +143,13 @@ class Commits:
                 )  # fmt: skip
             finally:
                 self._poller.hand_over(handover)
+                self._handed_over()
+        if failure is not None:
+            raise failure
+
+    def before_end(self) -> bool:
+        """The loop is about to end by itself; False where rows come again, so that it has to go on."""
+        return True
 
     def loop_left(self) -> None:
         """The loop is over, at its end or before."""
@@ -182,6 +191,9 @@ class Commits:
         if assignments:
             self._committing = assignments, self._poller.commit_soon(assignments)
 
+    def _handed_over(self) -> None:
+        """Partitions were let go."""
+
     def _finish_for(self, handover: Handover) -> None:
         """Finish what the loop has processed; what is committed of it goes with the handover."""
         if self._finished:
@@ -220,15 +232,20 @@ class Commits:
         Batches whose results may be among outputs that have failed since stay unfinished, and come again: nobody can
         say which those were.
         """
-        if self._finished:
-            self._outputs.flush(timeout)
-        sound = [claim for claim in self._finished if self._handed.get(claim, -1) in (-1, self._outputs.failures)]
-        if len(sound) < len(self._finished):
+        finished, self._finished = self._finished, []  # before the flush, which covers what was written until now
+        if finished:
+            try:
+                self._outputs.flush(timeout)
+            except BaseException:
+                self._finished = finished + self._finished
+                raise
+        sound = [claim for claim in finished if self._handed.get(claim, -1) in (-1, self._outputs.failures)]
+        if len(sound) < len(finished):
             log.warning(
                 "%s: %d batches are not committed, since outputs failed after they were handed over",
-                self._place, len(self._finished) - len(sound), extra=self._place.extra,
+                self._place, len(finished) - len(sound), extra=self._place.extra,
             )  # fmt: skip
-        self._finished, self._finished_rows = [], 0
+        self._finished_rows = 0
         return self._finish(sound)[0] | self._to_retry
 
     def _commit_letters(self, ours: set[Assignment]) -> None:

@@ -10,6 +10,7 @@ What this module holds to:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -251,6 +252,8 @@ class LetterDesk:
         self._lock = lock
         self._given_up = given_up
         self._finished = 0
+        self.sent = 0
+        """How many messages and batches were sent there."""
         self._failed: deque[tuple[Assignment, Record, BaseException]] = deque()
         self.told = letters.told
         self.flush = letters.flush
@@ -283,6 +286,7 @@ class LetterDesk:
                         assignment.account.dead_lettered += assignment.finish([(record.offset, 0, 1)])
                         self._finished += 1
 
+        self.sent += 1
         self._letters.send(record, error, finished, self._given_up)
 
     def reject(self, claim: Claim, records: Sequence[Record], error: BaseException, timeout: float) -> None:
@@ -299,6 +303,7 @@ class LetterDesk:
             if failure is not None:
                 failures.append(failure)
 
+        self.sent += 1
         for record in records:
             self._letters.send(record, error, finished, self._given_up)
         if not self._letters.flush(timeout):
@@ -318,6 +323,12 @@ class LetterDesk:
             if self._failed[0][0].owned:
                 self.send(*self._failed[0])
             self._failed.popleft()
+
+    def forget(self) -> None:
+        """What failed is not to be told, nor sent again: its rows come again."""
+        with contextlib.suppress(DeadLetterError):
+            self._letters.raise_failures()
+        self._failed.clear()
 
     def take_finished(self) -> int:
         """How many messages dead letters have finished since the last call, which are to be committed."""

@@ -66,8 +66,11 @@ RUN = 6  # columns of one dtype side by side from which a slice of the frame cos
 WIDEST = 65_536  # bytes of a schema up to which its plan is kept
 
 
-def _remember(cache: dict[Any, Any], key: Any, value: Any) -> Any:
-    if len(cache) >= CACHE and key not in cache:
+_DTYPES = 32  # dtypes that are kept alive: those of a categorical hold its categories
+
+
+def _remember(cache: dict[Any, Any], key: Any, value: Any, most: int = CACHE) -> Any:
+    if len(cache) >= most and key not in cache:
         cache.pop(next(iter(cache)), None)
     cache[key] = value
     return value
@@ -150,7 +153,8 @@ class FrameEncoder:
     """
 
     def __init__(self) -> None:
-        self._layouts: dict[tuple[int, bool], tuple[Any, Layout]] = {}  # by id of columns, which the value keeps alive
+        # Of the last frame. No more: a model makes new columns for every frame, and each would be kept alive.
+        self._latest: tuple[Any, bool, Layout] | None = None
         self._known_layouts: dict[tuple[tuple[Any, ...], bool], Layout] = {}
         # By id of the dtype, which the value keeps alive, and by whether it is a tag's.
         self._rules: dict[tuple[int, bool], tuple[Any, Rule]] = {}
@@ -241,16 +245,16 @@ class FrameEncoder:
         return self._assemble(layout.names, tuple(rules), time, arrays)
 
     def _layout_of(self, columns: pd.Index[Any], index_is_time: bool) -> Layout:
-        found = self._layouts.get((id(columns), index_is_time))
-        if found is not None and found[0] is columns:  # the slices of a frame share its columns
-            return found[1]
+        latest = self._latest
+        if latest is not None and latest[0] is columns and latest[1] is index_is_time:
+            return latest[2]  # the slices of a frame share its columns
         if isinstance(columns, pd.MultiIndex):
             raise FrameError(
                 "the columns have several levels; join them into one name each, for instance with "
                 "frame.columns = ['_'.join(name) for name in frame.columns]"
             )
         layout = self._layout_of_names(tuple(columns), index_is_time)
-        _remember(self._layouts, (id(columns), index_is_time), (columns, layout))
+        self._latest = columns, index_is_time, layout
         return layout
 
     def _layout_of_names(self, names: tuple[Any, ...], index_is_time: bool) -> Layout:
@@ -265,7 +269,7 @@ class FrameEncoder:
         rule = self._known_rules.get((rule.type, rule.descriptor)) or _remember(
             self._known_rules, (rule.type, rule.descriptor), rule
         )
-        _remember(self._rules, (id(dtype), tag), (dtype, rule))
+        _remember(self._rules, (id(dtype), tag), (dtype, rule), most=_DTYPES)
         return rule
 
     def _encode_column(

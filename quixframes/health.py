@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 from quixframes.errors import SettingsError
+from quixframes.logs import Place
 
 __all__ = ["Health", "HealthServer"]
 
@@ -110,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:  # who asked has gone
             self.close_connection = True
         except Exception as exc:
-            log.exception("the answer to %s failed", self.path)
+            log.exception("the answer to %s failed", self.path, extra=Place().extra)
             self._send(500, "text/plain; charset=utf-8", f"{exc!r}\n")
 
     def _send(self, status: int, kind: str, text: str) -> None:
@@ -122,4 +123,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        log.debug(format, *args)
+        log.debug(format, *args, extra=Place().extra)

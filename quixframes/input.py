@@ -188,13 +188,15 @@ class InputTopic(Closing):
             raise SettingsError(f"topic {self.name!r} is being read in a loop already: it can have one at a time")
         self._looping = True
         signals = self._signals = StepSignals()
+        ended = False
         try:
             with signals:
-                self._poller.in_loop = True
+                self._poller.enter_loop()
                 self._gatherer.begin(settings)
                 if self._letters is not None:
                     self._letters.send_again()
                 yield from self._hand_over(bounds, signals)
+            ended = True
         finally:
             self._gatherer.end()
             self._looping = False
@@ -202,12 +204,18 @@ class InputTopic(Closing):
                 self._poller.leave_loop()
                 self._commits.loop_left_closed()
             else:
-                self._leave_loop()
+                self._leave_loop(ended)
 
-    def _leave_loop(self) -> None:
+    def _leave_loop(self, ended: bool) -> None:
         try:
             self._commits.serve_handovers()
             self._commits.loop_left()
+        except QuixframesError as exc:
+            if ended:
+                raise
+            # Whatever ended the loop is more to the point.
+            place = Place(self.name)
+            log.warning("%s: at the end of the loop: %s", place, exc, extra=place.extra)
         finally:
             self._poller.leave_loop()
 
@@ -285,18 +293,23 @@ class InputTopic(Closing):
                 last = now  # joining the group is no idle time
             if self._is_over(now, last, bounds):
                 gatherer.release_held("end")
-                return bool(gatherer.ready)
+                if gatherer.ready or commits.before_end():
+                    return bool(gatherer.ready)
+                last = now  # what was not committed comes again
+                continue
             signals.raise_pending()
             signals.waiting = True
             try:
                 chunk = poller.peek(self._longest_wait(now, last, bounds))
-            except ClosedError:  # by another thread, while this one waited
-                return False
+            except ClosedError:
+                if not self._closed:
+                    raise
+                return False  # by another thread, while this one waited
             finally:
                 signals.waiting = False
             if chunk:
                 gatherer.add(chunk)
-                poller.drop_peeked()
+                poller.drop_peeked(chunk)
             if self._generation != poller.generation:
                 self._generation = poller.generation
                 gatherer.forget_lost()
@@ -504,6 +517,7 @@ class InputTopic(Closing):
         if self._closed:
             return
         deadline = time.monotonic() + seconds(timeout, name="timeout")
+        self._closed = True  # a loop in another thread commits no more from here on
         try:
             if self._letters is not None and not self._letters.flush((deadline - time.monotonic()) / 2):
                 place = Place(self.name)
@@ -520,7 +534,6 @@ class InputTopic(Closing):
                 "%s: what was finished last is not committed, and comes again: %s", place, exc, extra=place.extra
             )
         finally:
-            self._closed = True
             self._poller.close(max(0.1, deadline - time.monotonic()))
             self._on_close(self)
         if self._letters is not None:
@@ -531,13 +544,17 @@ class InputTopic(Closing):
             raise ClosedError(f"topic {self.name!r} is closed: open it again with client.open_input_topic")
 
     def __repr__(self) -> str:
-        ours = ", ".join(map(str, self.partitions)) or "no partitions"
-        state = "closed" if self._closed else ours
+        state = "closed" if self._closed else ", ".join(map(str, self.partitions)) or self._without
         group = f"group {self.consumer_group!r}" if self.consumer_group is not None else "no group"
         return f"<InputTopic {self.name!r}: {group}, {state}, {self.rows_read:,} rows read>"
 
+    @property
+    def _without(self) -> str:
+        return "no partitions" if self._poller.assigned_once else "joining the group"
+
     def _repr_html_(self) -> str:
-        values = (self.consumer_group or "none", ", ".join(map(str, self.partitions)) or "none", f"{self.rows_read:,}")
+        partitions = ", ".join(map(str, self.partitions)) or self._without
+        values = (self.consumer_group or "none", partitions, f"{self.rows_read:,}")
         cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
         return (
             f"<table><caption>topic <b>{html.escape(self.name)}</b> (input)</caption>"

@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from quixframes.errors import MessageTooLargeError
 from quixframes.settings import Connection, ReaderSettings, WriterSettings
 
 __all__ = [
@@ -41,6 +42,9 @@ __all__ = [
 ]
 
 Header = tuple[str, bytes]
+
+_LARGEST = 90 * 1024 * 1024  # bytes of one message: brokers hang up on requests over 100 MB, unless told otherwise
+_OVERHEAD = 40  # bytes, at most, around a record's key, value and headers
 
 
 class Partition(NamedTuple):
@@ -110,6 +114,26 @@ class Outgoing(NamedTuple):
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
     partition: int | None = None
+
+    def size(self) -> int:
+        """The bytes, at most, that it takes in a request before compression.
+
+        Raises:
+            MessageTooLargeError: they are more than Kafka can carry.
+        """
+        _, key, value, headers, _ = self
+        size = _OVERHEAD
+        if key is not None:
+            size += len(key)
+        if value is not None:
+            size += len(value)
+        for name, content in headers:
+            size += len(name) + 10
+            if content is not None:
+                size += len(content)
+        if size > _LARGEST:
+            raise MessageTooLargeError(f"a message of {size:,} bytes is over what Kafka can carry ({_LARGEST:,})")
+        return size
 
 
 class Offset(NamedTuple):
@@ -311,7 +335,7 @@ class Admin(Protocol):
         """
 
     def delete(self, topic: str) -> None:
-        """Remove a topic and everything in it.
+        """Remove a topic and everything in it, and return when ``topics`` no longer has it.
 
         Raises:
             TopicNotFoundError: there is none.

@@ -167,6 +167,11 @@ class Outputs:
         for topic in self.topics:
             topic._raise_failures()
 
+    def count(self) -> None:
+        """A message was sent."""
+        with self._lock:
+            self.sent += 1
+
     def take_failures(self) -> list[DeliveryError]:
         """What has failed and was not told yet, which the caller tells."""
         found: list[DeliveryError] = []
@@ -182,9 +187,10 @@ class Outputs:
         self.flush(seconds(self.settings.delivery_timeout) + 5)
         self._transactional = producer
 
-    def end_transactions(self) -> None:
-        """Write without transactions again."""
-        self._transactional = None
+    def end_transactions(self, producer: TransactionalProducer) -> None:
+        """Write without transactions again, if it is by this producer's until now."""
+        if self._transactional is producer:
+            self._transactional = None
 
     @property
     def in_transactions(self) -> bool:
@@ -461,7 +467,7 @@ class OutputTopic(Closing):
             self._fail(self._failure(stream_id, left, why, kind))
             self._raise_failures()
         self._outputs.producer.send(message, _OnDone(self, stream_id, rows, size, kind))
-        self._outputs.sent += 1
+        self._outputs.count()
         with self._lock:
             if kind is None:
                 self.rows_dead += rows

@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ from quixframes.outage import Outage
 from quixframes.settings import Hooks, ReaderSettings, byte_count, seconds
 from quixframes.subscription import Start, Subscription
 
-__all__ = ["Handover", "Poller"]
+__all__ = ["COMMIT_TIMEOUT", "Handover", "Poller"]
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 _POLL_BUSY = 0.005
 _POLL_IDLE = 0.05
 _POLL_PAUSED = 0.1
+COMMIT_TIMEOUT = 30.0
+"""Seconds that a commit is tried for, where nobody says otherwise."""
 _LOOK_EVERY = 1.0
 _TOPICS_EVERY = 10.0  # seconds between two looks at which topics a pattern matches
 
@@ -56,18 +58,20 @@ class Poller:
     Args:
         consumer: the consumer; it is this object's from now on.
         subscription: what to read.
+        topics: the topics that this is, for a start.
         group: whether the consumer is a member of a group, which assigns and to which is committed.
         admin: to look up topics and offsets.
         start: where to begin without a committed offset.
         settings: limits and time-outs.
         hooks: told of rebalances and commits, in this thread; their errors are logged.
-        found: told the topics that are about to be read, at first and when a pattern matches new ones.
+        found: told the topics that are about to be read, when a pattern has come to match others.
     """
 
     def __init__(
         self,
         consumer: Consumer,
         subscription: Subscription,
+        topics: frozenset[str],
         *,
         group: bool,
         admin: Admin,
@@ -78,6 +82,7 @@ class Poller:
     ) -> None:
         self._consumer = consumer
         self._subscription = subscription
+        self.topics = topics
         self._topic = str(subscription)
         self._place = Place(self._topic)
         self.has_group = group
@@ -92,7 +97,7 @@ class Poller:
         self._changed = threading.Condition(self.lock)
         self._chunks: deque[tuple[Chunk, int]] = deque()
         self._bytes = 0
-        self._commits: deque[tuple[Collection[Assignment], Future[bool]]] = deque()
+        self._commits: deque[tuple[Collection[Assignment], Future[bool], float]] = deque()
         self._handovers: deque[Handover] = deque()
         self._rewinds: list[Future[None]] = []
         self._error: QuixframesError | None = None
@@ -105,8 +110,9 @@ class Poller:
         """The rows of every partition that was ever this reader's."""
         self.assigned_once = not group
         self.generation = 0
-        self.in_loop = False
-        """Whether a loop runs, which can finish what is about to go."""
+        self.departures = 0
+        """How often a partition went, or was let go."""
+        self._loop: int | None = None  # the thread of the loop that runs, which can finish what is about to go
         self.batch_out_since: float | None = None
         self._next_look = 0.0
         self._next_topics = time.monotonic() + _TOPICS_EVERY
@@ -118,16 +124,14 @@ class Poller:
         self.commits = 0
         self.commits_moved_on = 0
         try:
-            self.topics = subscription.topics(admin)
             # "From now on" means from the opening on, and not from when the group has settled.
             self._begin = {
                 Partition(topic, n): offset
-                for topic in sorted(self.topics)
+                for topic in sorted(topics)
                 for n, offset in start.offsets(admin, topic).items()
             }
-            found(self.topics)
             if group:
-                consumer.subscribe(self.topics, self._revoking)
+                consumer.subscribe(topics, self._revoking)
             else:
                 consumer.assign(self._begin)
                 self.assignments = {at: self._assignment(at, None, offset) for at, offset in self._begin.items()}
@@ -159,11 +163,12 @@ class Poller:
                 raise self._error
             return self._chunks[0][0] if self._chunks else []
 
-    def drop_peeked(self) -> None:
+    def drop_peeked(self, chunk: Chunk) -> None:
         """What :meth:`peek` returned was taken over."""
         with self._changed:
-            self._bytes -= self._chunks.popleft()[1]
-            self._changed.notify_all()
+            if self._chunks and self._chunks[0][0] is chunk:  # which it is not where reading was set back meanwhile
+                self._bytes -= self._chunks.popleft()[1]
+                self._changed.notify_all()
 
     def drained(self, ends: Mapping[Partition, int], reached: Callable[[Assignment], bool]) -> bool:
         """Whether every partition that is ours has been taken over up to ``ends``; ``reached`` says so of some."""
@@ -196,20 +201,21 @@ class Poller:
             CommitError: it was not acknowledged within ``timeout`` seconds.
         """
         try:
-            return self.commit_soon(assignments).result(timeout)
+            return self.commit_soon(assignments, timeout).result(timeout)
         except TimeoutError:
             raise CommitError(
                 f"a commit to topic {self._topic!r} was not acknowledged within {timeout:g} s"
                 + (f" ({self.outage.trouble})" if self.outage.trouble else "")
             ) from None
 
-    def commit_soon(self, assignments: Collection[Assignment]) -> Future[bool]:
-        """Have the thread commit what is finished of assignments; the future has what :meth:`commit` returns."""
+    def commit_soon(self, assignments: Collection[Assignment], timeout: float = COMMIT_TIMEOUT) -> Future[bool]:
+        """Have the thread commit what is finished of assignments; the future has what :meth:`commit` returns. What does
+        not come off is tried again, for so many seconds."""
         done: Future[bool] = Future()
         with self._changed:
             if not self._thread.is_alive():
                 raise self._error or ClosedError(f"reading of topic {self._topic!r} has ended")
-            self._commits.append((assignments, done))
+            self._commits.append((assignments, done, time.monotonic() + timeout))
             self._changed.notify_all()
         return done
 
@@ -233,6 +239,17 @@ class Poller:
     def membership(self) -> object:
         """What a transaction needs to commit for this member."""
         return self._consumer.membership()
+
+    def let_go(self) -> None:
+        """Let go of everything that is not committed: nothing of it can be committed from here on."""
+        with self.lock:
+            for assignment in self.assignments.values():
+                self._let_go(assignment)
+
+    def _let_go(self, assignment: Assignment) -> None:
+        if assignment.owned:
+            assignment.let_go()
+            self.departures += 1
 
     def rewind(self, timeout: float) -> None:
         """Let go of everything that is not committed, and read on from what the group has committed: all of it is
@@ -266,16 +283,25 @@ class Poller:
         with self.lock:
             offsets = {a.partition: at for a in handover.assignments if (at := a.uncommitted) is not None}
             for assignment in handover.assignments:
-                assignment.let_go()
+                self._let_go(assignment)
             if handover in self._handovers:
                 self._handovers.remove(handover)
         with contextlib.suppress(InvalidStateError):
             handover.offsets.set_result(offsets)
 
+    def enter_loop(self) -> None:
+        """A loop runs from now on, in this thread."""
+        self._loop = threading.get_ident()
+
+    @property
+    def in_loop_of_another_thread(self) -> bool:
+        """Whether a loop runs that is not the caller's."""
+        return self._loop not in (None, threading.get_ident())
+
     def leave_loop(self) -> None:
         """No loop runs any more, which could finish what is about to go."""
         with self.lock:
-            self.in_loop = False
+            self._loop = None
             self.batch_out_since = None
         while (handover := self.handover) is not None:
             self.hand_over(handover)
@@ -312,20 +338,21 @@ class Poller:
         self._do_commits()
         self._do_rewinds()
         try:
-            self._start_partitions()
-            self._skip_gone()
-            polled = self._consumer.poll(self._wait())
-            self._take_in(polled)
+            try:
+                self._start_partitions()
+                self._skip_gone()
+                self._take_in(self._consumer.poll(self._wait()))
+            except TopicNotFoundError:
+                if self._subscription.pattern is None:
+                    raise
+                self._next_topics = 0.0  # one that matched is gone: others may be left
             self._look()
         except QuixframesError as exc:
-            if exc.retriable:
-                self.outage.note(str(exc), time.monotonic())
-                time.sleep(_POLL_PAUSED)
-            elif isinstance(exc, TopicNotFoundError) and self._subscription.pattern is not None:
-                self._next_topics = 0.0  # one that matched is gone, others may be left
-                self._look()
-            else:
+            if not exc.retriable:
                 self._fail(exc)
+                return
+            self.outage.note(str(exc), time.monotonic())
+            time.sleep(_POLL_PAUSED)
         except Exception as exc:
             log.exception("%s: reading failed", self._place, extra=self._place.extra)
             error = QuixframesError(f"reading of topic {self._topic!r} failed: {exc!r}")
@@ -403,9 +430,13 @@ class Poller:
                 self.bytes_read += size
             for at, assignment in self.assignments.items():
                 assignment.position = self._consumer.position(at) or assignment.position
-                assignment.behind = self._consumer.lag(at)
+            self._note_lag(assignment for assignment, _ in chunk)
             if chunk or polled.rebalances:
                 self._changed.notify_all()
+
+    def _note_lag(self, assignments: Iterable[Assignment]) -> None:
+        for assignment in assignments:
+            assignment.behind = self._consumer.lag(assignment.partition)
 
     def _rebalance(self, rebalance: Rebalance) -> None:
         self.rebalances += 1
@@ -473,7 +504,7 @@ class Poller:
                 return
             again = {at for at, assignment in self.assignments.items() if not assignment.leaving}
             for assignment in self.assignments.values():
-                assignment.let_go()
+                self._let_go(assignment)
             self.assignments.clear()
             self._gone.clear()
             self._chunks.clear()
@@ -492,7 +523,7 @@ class Poller:
                 self._gone.pop(at, None)
                 assignment = self.assignments.pop(at, None)
                 if assignment is not None:
-                    assignment.let_go()
+                    self._let_go(assignment)
             self.generation += 1
 
     def _skip_gone(self) -> None:
@@ -513,7 +544,7 @@ class Poller:
             with self._changed:
                 old = self.assignments[at]
                 if old.ledger is not None and first < old.ledger.next:
-                    old.let_go()
+                    self._let_go(old)
                     self.assignments[at] = self._assignment(at, Ledger(first), first)
                     self.generation += 1
                 else:
@@ -528,11 +559,19 @@ class Poller:
             with self._changed:
                 if not self._commits:
                     return
-                assignments, done = self._commits.popleft()
+                assignments, done, deadline = waiting = self._commits.popleft()
                 # Asked here, and not by who wants the commit: so that two of them cannot come in the wrong order.
                 offsets = {a: Offset(*a.ledger.committable()) for a in assignments if a.owned and a.ledger is not None}
             try:
                 done.set_result(self._commit(offsets) and len(offsets) == len(assignments))
+            except CommitError as exc:
+                if time.monotonic() > deadline or self._closing is not None:
+                    done.set_exception(exc)
+                    continue
+                # The group may be sharing its partitions out, or its coordinator be away: polling sees that through.
+                with self._changed:
+                    self._commits.appendleft(waiting)
+                return
             except Exception as exc:
                 done.set_exception(exc)
 
@@ -555,7 +594,7 @@ class Poller:
             handover = Handover(ours, Future())
             for assignment in ours:
                 assignment.leaving = True
-            if self.in_loop and self._closing is None and self._error is None:
+            if ours and self._loop is not None and self._closing is None and self._error is None:
                 self._handovers.append(handover)
                 self._changed.notify_all()
                 return handover.offsets
@@ -568,6 +607,8 @@ class Poller:
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + _LOOK_EVERY
+            with self.lock:
+                self._note_lag(self.assignments.values())
             self.outage.note(self._consumer.trouble(), now)
         if self._subscription.pattern is not None and self.has_group and now >= self._next_topics:
             self._next_topics = now + _TOPICS_EVERY
@@ -589,9 +630,9 @@ class Poller:
                 log.warning("%s: leaving was not clean: %s", self._place, exc, extra=self._place.extra)
             with self._changed:
                 for assignment in self.assignments.values():
-                    assignment.let_go()
+                    self._let_go(assignment)
                 ended = ClosedError(f"reading of topic {self._topic!r} has ended")
-                for _, committed in self._commits:
+                for _, committed, _ in self._commits:
                     committed.set_exception(ended)
                 for rewound in self._rewinds:
                     rewound.set_exception(ended)

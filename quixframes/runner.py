@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import pandas as pd
 
 from quixframes.batch import RowBatch
-from quixframes.errors import BrokerError, ClosedError, SettingsError
+from quixframes.errors import BrokerError, ClosedError, QuixframesError, SettingsError
 from quixframes.input import InputTopic
 from quixframes.logs import Place
 from quixframes.output import OutputTopic
@@ -77,9 +77,23 @@ class Summary:
         parts = [f"{self.rows_in:,} rows in", f"{self.processed:,} processed", f"{self.rows_out:,} rows out"]
         names = {"dead": "to dead letters", "filtered": "filtered", "let_go": "let go", "held": "still held"}
         parts += [f"{value:,} {text}" for name, text in names.items() if (value := getattr(self, name))]
-        parts += [f"{self.batches:,} batches", f"{self.commits:,} commits"]
-        rate = self.rows_in / self.seconds if self.seconds else 0.0
-        return f"{', '.join(parts)} in {self.seconds:,.1f} s ({rate:,.0f} rows/s); ended by {self.ended}"
+        parts += [_counted(self.batches, "batch", "batches"), _counted(self.commits, "commit", "commits")]
+        return f"{', '.join(parts)} in {self.seconds:,.1f} s ({self.rate:,.0f} rows/s); ended by {self.ended}"
+
+    @property
+    def rate(self) -> float:
+        """Rows that were processed a second."""
+        return self.processed / self.seconds if self.seconds else 0.0
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count:,} {one if count == 1 else several}"
+
+
+def accounted(counts: pd.Series[int]) -> dict[str, Any]:
+    """The fields of a :class:`Summary` that a reader's accounts tell."""
+    names = ("rows_in", "processed", "filtered", "let_go", "held")
+    return {name: int(counts[name]) for name in names} | {"dead": int(counts["dead_lettered"])}
 
 
 def run(
@@ -122,8 +136,9 @@ def run(
         idle: ends it once nothing has arrived for so long.
         duration: ends it after so long.
         retry: what to do when the model raises. Default: nothing, it is tried once.
-        on_error: what to do when it has raised for the last time: "raise" (default) ends the run, and the batch comes
-            again; "dead-letter" sends the batch's rows to the source's dead letters, and goes on.
+        on_error: what to do when it has raised for the last time: "raise" (default) ends the run. The batch is not
+            committed, and comes again once the topic is opened anew (exactly once: to the next run as well).
+            "dead-letter" sends the batch's rows to the source's dead letters, and goes on.
         on_batch: told each batch and what came of it, once it is written.
         on_end: told what was done, however it ends: also by SIGTERM or an error, after which nothing is returned.
 
@@ -143,6 +158,10 @@ def run(
     if on_error not in ("raise", "dead-letter"):
         raise SettingsError(f"on_error={on_error!r} has to be 'raise' or 'dead-letter'")
     live = isinstance(source, InputTopic)
+    if not live and not isinstance(source, Replay):
+        raise SettingsError(f"source={source!r} has to be opened: client.open_input_topic(...) or client.replay(...)")
+    if sink is not None and not isinstance(sink, OutputTopic | Mapping):
+        raise SettingsError(f"sink={sink!r} has to be opened: client.open_output_topic(...), or a dict of such")
     if on_error == "dead-letter" and not (isinstance(source, InputTopic) and source.has_dead_letters):
         raise SettingsError("on_error='dead-letter' needs a source that was opened with dead_letters='a-topic'")
     if not live and (until or idle or duration or max_rows):
@@ -191,8 +210,8 @@ class _Work:
     ) -> None:
         self._model = model
         self._source = source
-        self._single = sink if isinstance(sink, OutputTopic) else None
-        self._sinks: Mapping[str, OutputTopic] = {} if sink is None or self._single is not None else dict(sink)  # type: ignore[arg-type]
+        # A lone sink needs no name.
+        self._sinks = {"": sink} if isinstance(sink, OutputTopic) else dict(sink or {})
         self._takes_frame = takes_frame
         self._retry = retry
         self._on_error = on_error
@@ -216,15 +235,12 @@ class _Work:
 
         def done(ended: str) -> Summary:
             after = source.accounts().sum()
-            counts = {name: int(after[name] - before[name]) for name in after.index}
+            counts = after - before
+            counts["rows_in"] += before["held"]
+            counts["held"] = after["held"]
             return replace(
                 self._summary(begun),
-                rows_in=counts["rows_in"] + int(before["held"]),
-                processed=counts["processed"],
-                dead=counts["dead_lettered"],
-                filtered=counts["filtered"],
-                let_go=counts["let_go"],
-                held=int(after["held"]),
+                **accounted(counts),
                 commits=source.commits - commits,
                 lag=source.lag,
                 ended=ended,
@@ -250,11 +266,18 @@ class _Work:
             told(done("error"))
             raise
         rows = source.rows_read - read
-        ended = ended or bounds.reached(time.monotonic() - begun, rows)
-        if not source.closed and source.consumer_group is not None:
-            source._commits.commit_finished()
-        summary = done(ended)
-        told(summary)
+        ended = ended or ("closed" if source.closed else bounds.reached(time.monotonic() - begun, rows))
+        try:
+            if not source.closed and source.consumer_group is not None:
+                source._commits.commit_finished()
+        except QuixframesError as exc:
+            if terminated is None:
+                raise
+            place = Place(source.name)
+            log.warning("%s: at the end of the run: %s", place, exc, extra=place.extra)
+        finally:
+            summary = done(ended)
+            told(summary)
         if terminated is not None:
             raise terminated
         return summary
@@ -268,8 +291,10 @@ class _Work:
                     self._process(batch)
                     rows += batch.entries
             ended = "end"
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit) as exc:
             ended = "interrupt"
+            if isinstance(exc, SystemExit):
+                raise
         finally:
             summary = replace(self._summary(begun), rows_in=rows, processed=rows, ended=ended)
             told(summary)
@@ -291,7 +316,7 @@ class _Work:
             try:
                 result, accepted = self._try(batch)
                 break
-            except (BrokerError, SettingsError):
+            except (BrokerError, ClosedError, SettingsError):
                 raise
             except Exception as exc:
                 if attempt < self._retry.attempts and isinstance(exc, self._retry.errors):
@@ -344,14 +369,15 @@ class _Work:
         if result is None:
             return []
         if isinstance(result, pd.DataFrame):
-            if self._single is None:
+            if "" not in self._sinks:
                 names = ", ".join(self._sinks) or "none"
                 raise SettingsError(
                     f"the model returned one DataFrame, but the sinks are {names}: return a dict by name"
                 )
-            return [(self._single, result)]
+            result = {"": result}
         if not isinstance(result, Mapping):
-            raise SettingsError(f"the model returned a {type(result).__name__}: return a DataFrame, a dict, or None")
+            what = f"{result!r:.80} ({type(result).__name__})"
+            raise SettingsError(f"the model returned {what}: return a DataFrame, a dict of such, or None")
         if unknown := [name for name in result if name not in self._sinks]:
             raise SettingsError(f"the model returned rows for {unknown[0]!r}, and there is no sink of that name")
         return [(self._sinks[name], frame) for name, frame in result.items() if frame is not None]
@@ -360,7 +386,11 @@ class _Work:
         """Where the batch's stream has ended, end those that were made of it."""
         if batch.closed is None:
             return
-        for topic in [self._single] if self._single is not None else self._sinks.values():
-            writer = topic.streams.get(batch.stream_id)
-            if writer is not None:
+        for name, topic in self._sinks.items():
+            if name == "" and topic.codec is None:
+                # Also where an earlier run of the program wrote it, or another instance.
+                writer = topic.get_or_create_stream(batch.stream_id)
+                writer.inherit(batch.stream)
                 writer.close(batch.closed)
+            elif (open_here := topic.streams.get(batch.stream_id)) is not None:
+                open_here.close(batch.closed)

@@ -15,6 +15,7 @@ __all__ = ["GivenTopics", "Start", "Subscription"]
 GivenTopics = str | Iterable[str] | re.Pattern[str]
 """A topic, several, or a pattern that a topic's whole name has to match."""
 
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _OWN = "__quixframes."  # topics that quixframes keeps for itself
 
 
@@ -37,6 +38,12 @@ class Subscription:
         names = (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
         if not names or not all(isinstance(name, str) and name for name in names):
             raise SettingsError(f"topic={given!r} has to be a topic's name, several, or a compiled re pattern")
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise SettingsError(
+                    f"topic={name!r} is no topic's name, which has letters, digits, '.', '_' and '-': for a pattern "
+                    f"give re.compile({name!r})"
+                )
         return cls(names)
 
     def __str__(self) -> str:

@@ -39,7 +39,7 @@ from quixframes.kafka import Partition
 from quixframes.metrics_prometheus import text
 from quixframes.model_finder import UnableError, find_model
 from quixframes.remaining import Remaining
-from quixframes.runner import Model, Result, Sinks, Summary, run
+from quixframes.runner import Model, Result, Sinks, Summary, accounted, run
 from quixframes.settings import Hooks, seconds
 from quixframes.subscription import Subscription
 
@@ -129,14 +129,8 @@ class Instance:
         """The same while a run goes on, from what can be seen of it."""
         if self.source is None:
             return Summary()
-        counts = self.source.accounts().sum()
         return Summary(
-            rows_in=int(counts["rows_in"]),
-            processed=int(counts["processed"]),
-            dead=int(counts["dead_lettered"]),
-            filtered=int(counts["filtered"]),
-            let_go=int(counts["let_go"]),
-            held=int(counts["held"]),
+            **accounted(self.source.accounts().sum()),
             rows_out=self._rows_out,
             batches=self._batches,
             commits=self.source.commits,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 10) -> bool:
+def wait_for(condition: Callable[[], object], seconds: float = 30) -> bool:
     """Wait until it is so; False where it was not within so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():

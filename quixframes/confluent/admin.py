@@ -19,7 +19,7 @@ from quixframes.settings import Connection, seconds
 __all__ = ["ConfluentAdmin"]
 
 _DEFAULT_MESSAGE_LIMIT = 1_048_588  # Kafka's own; for principals that may not see the topic's settings
-_PAUSE = 0.02  # seconds between two looks at a topic that is being made
+_PAUSE = 0.02  # seconds between two looks at a topic that is being made or removed
 _SPEC: Any = OffsetSpec  # its types are there in part
 # Brokers do not say in a list of topics which of them are their own.
 _INTERNAL = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
@@ -94,7 +94,7 @@ class ConfluentAdmin:
         )
 
     def delete(self, topic: str) -> None:
-        """Remove a topic and everything in it."""
+        """Remove a topic and everything in it, and return when it is out of sight."""
         in_doubt = False
 
         def remove(left: float) -> None:
@@ -109,6 +109,11 @@ class ConfluentAdmin:
                 raise
 
         self._tried(f"topic {topic!r} cannot be deleted", remove, topic)
+        # The controller has removed it; the brokers hear of it a moment later. Should somebody have made it anew
+        # meanwhile, it stays in sight, and waiting for it has an end.
+        deadline = time.monotonic() + self._patience
+        while topic in self.topics() and time.monotonic() < deadline:
+            time.sleep(_PAUSE)
 
     def beginnings(self, topic: str) -> dict[int, int]:
         """The first retained offset of each partition."""

@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from quixframes.confluent.failures import translated
 from quixframes.errors import AuthenticationError, BrokerUnavailableError, SettingsError, TlsError
+from quixframes.logs import Place
 from quixframes.settings import Connection, seconds
 
 __all__ = ["REQUEST_TIMEOUT", "Opening", "settings_for", "within"]
@@ -34,7 +35,7 @@ _PROBE = "__consumer_offsets"  # a topic to ask for, which says that a broker un
 _QUESTION = bytes.fromhex("0000000b 0012 0000 00000000 0001 71")  # which requests do you know? Every broker tells.
 _TLS_ALERT = b"\x15\x03"
 _FINAL = (TlsError, AuthenticationError)  # what trying again cannot mend
-_log = logging.getLogger("quixframes.confluent")
+_log = logging.LoggerAdapter(logging.getLogger("quixframes.confluent"), Place().extra)
 
 
 def settings_for(connection: Connection) -> dict[str, Any]:

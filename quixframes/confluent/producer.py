@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -32,20 +33,20 @@ from quixframes.errors import (
     QuixframesError,
 )
 from quixframes.kafka import Outgoing
+from quixframes.logs import Place
 from quixframes.settings import Connection, WriterSettings, seconds
 
 __all__ = ["ConfluentProducer", "Sent"]
 
-_log = logging.getLogger(__name__)
+_log = logging.LoggerAdapter(logging.getLogger(__name__), Place().extra)
 
-_LARGEST = 90 * 1024 * 1024  # bytes of one message: brokers hang up on requests over 100 MB, unless told otherwise
+_REQUEST = 91 * 1024 * 1024  # bytes of one message with what is around it; `Outgoing.size` has the limit
 _BATCH = 1_000_000  # bytes of small messages that share a batch; topics take 1 MiB unless told otherwise
 _UNBOUNDED = 2**31 - 1  # the caller bounds what is in flight
 _UNKNOWN = 2.0  # seconds that a topic may be unknown before its messages fail: it may just have been created
 _PAUSE = 0.05  # seconds between two looks at a topic
 _LONG_LINGER = 0.02  # seconds: what lingers for longer is hurried along by a flush
 _ROUTES = 100_000  # keys whose partition is remembered
-_OVERHEAD = 40  # bytes, at most, around a record's key, value and headers
 _BATCH_OVERHEAD = 100  # ... and around a batch's records
 
 
@@ -127,7 +128,7 @@ class ConfluentProducer:
             "request.timeout.ms": max(1, round(min(REQUEST_TIMEOUT, self._timeout) * 1000)),
             "linger.ms": self._linger * 1000,
             "compression.type": settings.compression or "none",
-            "message.max.bytes": _LARGEST + 1024 * 1024,
+            "message.max.bytes": _REQUEST,
             "batch.size": _BATCH,
             "queue.buffering.max.messages": 0,
             "queue.buffering.max.kbytes": _UNBOUNDED,
@@ -145,18 +146,11 @@ class ConfluentProducer:
 
     def send(self, message: Outgoing, on_done: Callable[[Exception | None], None]) -> None:
         """Queue a message; ``on_done`` hears how it went."""
-        topic, key, value, headers, _ = message
-        size = _OVERHEAD
-        if key is not None:
-            size += len(key)
-        if value is not None:
-            size += len(value)
-        for name, content in headers:
-            size += len(name) + 10
-            if content is not None:
-                size += len(content)
-        if size > _LARGEST:
-            on_done(MessageTooLargeError(f"a message of {size:,} bytes is over what Kafka can carry ({_LARGEST:,})"))
+        topic = message.topic
+        try:
+            size = message.size()
+        except MessageTooLargeError as exc:
+            self._refuse(exc, on_done)
             return
         sent = Sent(self, message, on_done, size)
         with self._lock:
@@ -177,7 +171,10 @@ class ConfluentProducer:
                 if refusal is None:
                     return
                 self._count_down(sent)
-        on_done(refusal)
+        self._refuse(refusal, on_done)
+
+    def _refuse(self, error: QuixframesError, on_done: Callable[[Exception | None], None]) -> None:
+        on_done(error)
 
     def flush(self, timeout: float) -> bool:
         """Wait until the ``on_done`` of everything sent so far was called; False where ``timeout`` came first."""
@@ -288,7 +285,7 @@ class ConfluentProducer:
                     client.produce(topic, value, key, number, on_delivery=sent, headers=headers or None)
                     break
                 except KafkaException as exc:
-                    if not _is_fatal(exc) or not self._renew(client):
+                    if not _is_fatal(exc) or not self._gave_up(client):
                         raise
         except Exception as exc:
             self._look_at(topic, error_in(exc))
@@ -321,10 +318,12 @@ class ConfluentProducer:
     def _serve(self) -> None:
         while not self._ended:
             client, opening = self._client, self._opening
-            client.poll(0.1)
-            if opening.fatal is not None:
+            try:
+                client.poll(0.1)
+            except KafkaException as exc:  # only what is fatal is raised here; all else comes as a call
+                opening.fatal = error_in(exc)
                 with self._lock:
-                    self._renew(client)
+                    self._gave_up(client)
 
     def _reported(self, sent: Sent, error: KafkaError | None) -> None:
         failure: Exception | None = None
@@ -344,7 +343,7 @@ class ConfluentProducer:
 
     def _failure(self, sent: Sent, error: KafkaError) -> Exception:
         code = error.code()
-        if self._ended and code in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._DESTROY):
+        if self._closed and code in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._DESTROY):
             return self._closing_failure()
         if code == KafkaError._MSG_TIMED_OUT:
             return self._too_late(sent.topic)
@@ -448,16 +447,21 @@ class ConfluentProducer:
 
     # Ends
 
-    def _renew(self, client: Any) -> bool:
-        """Put another client in the place of one that sends no more; whether there is one. Called with the lock
-        held."""
+    def _gave_up(self, client: Any) -> bool:
+        """The client sends no more. Whether another does in its place. Called with the lock held."""
+        self._renew(client)
+        return True
+
+    def _renew(self, client: Any) -> None:
+        """Put another client in the place of this one, unless that was done. Called with the lock held."""
         if client is self._client:
-            _log.warning(
-                "librdkafka gave up (%s): what it had not delivered fails, and a new one begins", self._opening.fatal
-            )
+            if self._opening.fatal is not None:
+                _log.warning(
+                    "librdkafka gave up (%s): what it had not delivered fails, and a new one begins",
+                    self._opening.fatal,
+                )
             self._client, self._opening = self._made()
             threading.Thread(target=self._bury, args=(client,), name="quixframes-confluent-end", daemon=True).start()
-        return True
 
     def _bury(self, client: Any) -> None:
         _purge(client, 5.0)
@@ -485,7 +489,9 @@ def _is_fatal(exc: KafkaException) -> bool:
 
 def _purge(client: Any, timeout: float) -> None:
     """Have everything that the client holds fail, and hear of it."""
-    client.purge(in_queue=True, in_flight=True, blocking=False)
     deadline = time.monotonic() + timeout
+    with contextlib.suppress(KafkaException):
+        client.purge(in_queue=True, in_flight=True, blocking=False)
     while len(client) and time.monotonic() < deadline:
-        client.poll(0.05)
+        with contextlib.suppress(KafkaException):
+            client.poll(0.05)

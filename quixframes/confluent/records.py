@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from quixframes.kafka import Partition
 
-__all__ = ["Place", "ReadRecord", "Statistics"]
+__all__ = ["Membership", "Place", "ReadRecord", "Statistics"]
 
 
 class ReadRecord(NamedTuple):
@@ -24,14 +24,23 @@ class ReadRecord(NamedTuple):
     headers: Sequence[tuple[str, bytes | None]]
 
 
+class Membership(NamedTuple):
+    """A member of a group at one moment, for a producer that commits in its name."""
+
+    group: str
+    metadata: object  # librdkafka's: the generation, and who the member is
+    owned: frozenset[tuple[str, int]]  # as far as the caller was told
+
+
 class Place:
     """One partition that is assigned: where reading is, and why nothing is to come of it at the moment.
 
     ``waiting`` for its position; ``paused`` by the caller; ``leaving`` for another member. ``known`` to librdkafka are
-    those that it was assigned; ``stopped`` are those of them that it has given up, and has to be assigned anew.
+    those that it was assigned; ``stopped`` are those of them that it has given up, and has to be assigned anew. ``end``
+    is where the partition ended when reading last came there.
     """
 
-    __slots__ = ("known", "leaving", "paused", "position", "stopped", "waiting")
+    __slots__ = ("end", "known", "leaving", "paused", "position", "stopped", "waiting")
 
     def __init__(self, position: int, *, waiting: bool) -> None:
         self.position = position
@@ -40,6 +49,7 @@ class Place:
         self.leaving = False
         self.known = not waiting
         self.stopped = False
+        self.end: int | None = None
 
     @property
     def silent(self) -> bool:

@@ -1,21 +1,24 @@
 """The producer of transactions: librdkafka's, with one way to begin, to end, and to be told what became of it.
 
 librdkafka says of each failure whether the transaction has to be aborted, whether the same call may be made again, or
-whether the client has come to its end ("fatal"). In the last case another client takes the transactional ID over; the
-cluster then aborts what the first had begun. Only where somebody else has taken it over, that is not done.
+whether the client has come to its end ("fatal"). In the last case, and where it would go on in a wrong state, another
+client takes the transactional ID over; the cluster then aborts what the first had begun. Only where somebody else has
+taken it over, that is not done.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from quixframes.confluent.failures import FENCED, MOVED, error_in, is_passing, translated
 from quixframes.confluent.producer import ConfluentProducer, Sent
+from quixframes.confluent.records import Membership
 from quixframes.errors import (
     AccessDeniedError,
     BrokerError,
@@ -24,10 +27,10 @@ from quixframes.errors import (
     FencedError,
     GroupMovedOnError,
     QuixframesError,
-    SettingsError,
     TransactionError,
 )
 from quixframes.kafka import Offset, Partition
+from quixframes.refusals import too_long_a_transaction
 from quixframes.settings import Connection, WriterSettings, seconds
 
 __all__ = ["ConfluentTransactional"]
@@ -41,18 +44,22 @@ class ConfluentTransactional(ConfluentProducer):
     def __init__(self, connection: Connection, settings: WriterSettings, transactional_id: str) -> None:
         self._id = transactional_id
         self._begun = False
+        self._since = 0.0  # when the transaction was begun
+        self._dead = False
+        self._astray = False  # whether librdkafka's numbers for its next messages are wrong
         self._failed: Exception | None = None
         self._ending = False
         self._fenced: FencedError | None = None
         super().__init__(connection, settings)
 
     def _settings_of(self, settings: WriterSettings) -> dict[str, Any]:
-        self._transaction_timeout = seconds(settings.transaction_timeout)
+        self._transaction_timeout = settings.transaction_timeout
         ours = super()._settings_of(settings)
-        longest = round(self._transaction_timeout * 1000)
+        longest = round(seconds(settings.transaction_timeout) * 1000)
         ours["transactional.id"] = self._id
         ours["transaction.timeout.ms"] = longest
-        ours["message.timeout.ms"] = min(ours["message.timeout.ms"], longest)
+        for name in ("message.timeout.ms", "request.timeout.ms", "socket.timeout.ms"):
+            ours[name] = min(ours[name], longest)  # librdkafka wants none of them to be longer
         return ours
 
     def _prepare(self, deadline: float) -> None:
@@ -63,16 +70,15 @@ class ConfluentTransactional(ConfluentProducer):
         except KafkaException as exc:
             error = error_in(exc)
             if error is not None and error.code() == KafkaError.INVALID_TRANSACTION_TIMEOUT:
-                raise SettingsError(
-                    f"transaction_timeout={self._transaction_timeout:g} s is longer than the cluster allows: "
-                    "give less, or raise its transaction.max.timeout.ms"
-                ) from exc
+                raise too_long_a_transaction(self._transaction_timeout) from exc
             raise translated(exc, doing) from exc
 
     # Sending
 
     def _refusal(self) -> QuixframesError | None:
-        self._lock.wait_for(lambda: not self._ending)
+        self._lock.wait_for(lambda: not self._ending or self._closed)
+        if self._closed:
+            raise ClosedError("the client is closed")
         if self._fenced is not None:
             return self._fenced
         if self._failed is not None:
@@ -81,14 +87,40 @@ class ConfluentTransactional(ConfluentProducer):
 
     def _begin(self) -> None:
         if not self._begun:
+            self._since = time.monotonic()
             self._client.begin_transaction()
             self._begun = True
+
+    def _refuse(self, error: QuixframesError, on_done: Callable[[Exception | None], None]) -> None:
+        with self._lock:
+            self._failed = self._failed or error
+        super()._refuse(error, on_done)
+
+    def _failure(self, sent: Sent, error: KafkaError) -> Exception:
+        # What a broker has refused it has not numbered. librdkafka goes on with the number after it, and the next
+        # transaction would fail for that.
+        self._astray = self._astray or error.code() > 0
+        if error.code() in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT) and not self._closed:
+            return TransactionError(f"topic {sent.topic!r}: the transaction was aborted before this was acknowledged")
+        return super()._failure(sent, error)
 
     def _finish(self, sent: Sent, error: Exception | None) -> None:
         if error is not None:
             with self._lock:
                 self._failed = self._failed or error
         super()._finish(sent, error)
+
+    def _gave_up(self, client: Any) -> bool:
+        """Nothing is begun anew before the transaction is aborted."""
+        fatal = self._opening.fatal
+        if client is self._client and fatal is not None and not self._dead:
+            self._dead = True
+            failure = self._failure_of(KafkaException(fatal))
+            if isinstance(failure, FencedError):
+                self._fenced = failure
+            self._failed = self._failed or failure
+            threading.Thread(target=self._bury, args=(client,), name="quixframes-confluent-end", daemon=True).start()
+        return False
 
     # Ends
 
@@ -99,6 +131,7 @@ class ConfluentTransactional(ConfluentProducer):
         deadline = time.monotonic() + timeout
         with self._one_end():
             if not self.flush(timeout):
+                self._check()
                 raise self._note(TransactionError(f"not everything was acknowledged within {timeout:g} s"))
             self._check()
             with self._lock:
@@ -111,11 +144,16 @@ class ConfluentTransactional(ConfluentProducer):
                     theirs = [TopicPartition(*at, to.offset, metadata=to.metadata) for at, to in offsets.items()]
                     self._repeated(
                         "the offsets", deadline,
-                        lambda left: self._client.send_offsets_to_transaction(theirs, membership(), left),
+                        lambda left: self._client.send_offsets_to_transaction(
+                            theirs, _of_member(membership(), offsets), left
+                        ),
                     )  # fmt: skip
                 self._repeated("the end", deadline, lambda left: self._client.commit_transaction(left))
             except KafkaException as exc:
                 raise self._note(self._failure_of(exc)) from exc
+            except GroupMovedOnError as exc:
+                self._note(exc)
+                raise
             except BrokerUnavailableError as exc:
                 raise self._note(TransactionError(f"the transaction was not committed: {exc}")) from exc
             with self._lock:
@@ -135,13 +173,32 @@ class ConfluentTransactional(ConfluentProducer):
                 if isinstance(failure, FencedError):
                     raise self._note(failure) from exc
                 self._start_anew(deadline)
-            if self._opening.fatal is not None:
+            except BrokerUnavailableError:
+                # Nothing of it is to count any more, so whoever waits for it need not wait for a broker.
+                with contextlib.suppress(KafkaException):
+                    self._client.purge(in_queue=True, in_flight=True, blocking=False)
+                raise
+            if self._opening.fatal is not None or self._astray:
                 self._start_anew(deadline)
             if not self.flush(max(0.1, deadline - time.monotonic())):
                 raise BrokerUnavailableError(f"the transaction was not aborted within {timeout:g} s")
             with self._lock:
                 self._begun = False
                 self._failed = None
+
+    def close(self, timeout: float) -> None:
+        """Abort a transaction that is open; end. What was sent and not committed does not count."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+            open_yet = self._begun and not self._ended and self._fenced is None and self._opening.fatal is None
+        try:
+            if open_yet:  # else the cluster does it, a while later
+                with contextlib.suppress(KafkaException):
+                    self._client.abort_transaction(timeout / 2)
+        finally:
+            super().close(max(0.1, deadline - time.monotonic()))
 
     # Inside
 
@@ -182,8 +239,20 @@ class ConfluentTransactional(ConfluentProducer):
         error = error_in(exc)
         code = None if error is None else error.code()
         if code in FENCED and code != KafkaError.FENCED_INSTANCE_ID:
-            return FencedError(f"another producer has taken transactional ID {self._id!r} over ({error})")
+            # The cluster says the same where another producer has taken the ID over, and where it has given the
+            # transaction up.
+            if self._begun and time.monotonic() - self._since > seconds(self._transaction_timeout):
+                return TransactionError(
+                    f"the transaction was open for longer than transaction_timeout={self._transaction_timeout!r}, and "
+                    f"the cluster has given it up ({error})"
+                )
+            return FencedError(
+                f"another producer has taken transactional ID {self._id!r} over: the cluster accepts nothing more from "
+                f"this one ({error})"
+            )
         failure = translated(exc, "the transaction was not committed")
+        if code == KafkaError.FENCED_INSTANCE_ID:  # the reader's name was taken; this producer can still abort
+            return GroupMovedOnError(str(failure))
         if code in MOVED or isinstance(failure, (GroupMovedOnError, FencedError, AccessDeniedError)):
             return failure
         return TransactionError(str(failure))
@@ -207,7 +276,19 @@ class ConfluentTransactional(ConfluentProducer):
         """Have another client take the ID over: the cluster aborts what this one had begun."""
         with self._lock:
             self._renew(self._client)
+            self._dead = self._astray = False
         try:
             self._prepare(deadline)
         except BrokerUnavailableError as exc:
             raise BrokerUnavailableError(f"the transaction was not aborted in time: {exc}") from exc
+
+
+def _of_member(membership: object, offsets: Iterable[Partition]) -> object:
+    """What librdkafka takes of a member; raises where it does not own what it commits. The cluster asks for the
+    generation alone."""
+    if not isinstance(membership, Membership):
+        raise TypeError(f"membership={membership!r} has to come from the Consumer.membership of the same transport")
+    gone = [str(partition) for partition in offsets if partition not in membership.owned]
+    if gone:
+        raise GroupMovedOnError(f"group {membership.group!r} moved on: {', '.join(gone)} went or came anew")
+    return membership.metadata

@@ -20,7 +20,7 @@ from quixframes.settings import Connection, seconds
 __all__ = ["PythonAdmin"]
 
 _DEFAULT_MESSAGE_LIMIT = 1_048_588  # Kafka's own; for principals that may not see the topic's settings
-_PAUSE = 0.02  # seconds between two looks at a topic that is being made
+_PAUSE = 0.02  # seconds between two looks at a topic that is being made or removed
 
 
 class PythonAdmin:
@@ -94,7 +94,7 @@ class PythonAdmin:
         )
 
     def delete(self, topic: str) -> None:
-        """Remove a topic and everything in it."""
+        """Remove a topic and everything in it, and return when it is out of sight."""
 
         in_doubt = False
 
@@ -110,6 +110,11 @@ class PythonAdmin:
                 raise
 
         self._tried(f"topic {topic!r} cannot be deleted", remove, topic)
+        # The controller has removed it; the brokers hear of it a moment later. Should somebody have made it anew
+        # meanwhile, it stays in sight, and waiting for it has an end.
+        deadline = time.monotonic() + self._patience
+        while topic in self.topics() and time.monotonic() < deadline:
+            time.sleep(_PAUSE)
 
     def beginnings(self, topic: str) -> dict[int, int]:
         """The first retained offset of each partition."""

@@ -41,11 +41,12 @@ from quixframes.kafka_python.failures import is_passing, translated
 from quixframes.kafka_python.lanes import REQUEST_TIMEOUT, Batch, Identity, Lane, Message, encoded, produce_request
 from quixframes.kafka_python.network import Client, Opening, settings_for
 from quixframes.kafka_python.routes import Routes
+from quixframes.logs import Place
 from quixframes.settings import Connection, WriterSettings, seconds
 
 __all__ = ["PythonProducer"]
 
-_log = logging.getLogger(__name__)
+_log = logging.LoggerAdapter(logging.getLogger(__name__), Place().extra)
 
 _CODECS: Mapping[str | None, tuple[int, Callable[[], bool]]] = {
     None: (0, lambda: True),
@@ -54,14 +55,12 @@ _CODECS: Mapping[str | None, tuple[int, Callable[[], bool]]] = {
     "lz4": (3, codec.has_lz4),
     "zstd": (4, codec.has_zstd),
 }
-_LARGEST = 90 * 1024 * 1024  # bytes of one message: brokers hang up on requests over 100 MB, unless told otherwise
 _REQUEST = 4 * 1024 * 1024  # bytes in one request, over all partitions of a broker
 _SPREAD = 1.0  # seconds, at most, between the first and the last message of a batch, which has one deadline
 _LOOK = 0.25  # seconds between two looks at the deadlines
 _BACKOFF = 0.1  # seconds before a batch is sent again
 _BUSY = 0.005  # seconds before a connection that has all it can take is looked at again
 _CONNECTING = 0.02  # ... and one that is being made
-_OVERHEAD = 40  # bytes, at most, around a record's key, value and headers
 
 # The broker does not know the producer ID or number any more: only a new ID helps.
 _FORGOTTEN = (
@@ -102,18 +101,10 @@ class PythonProducer(Routes):
     def send(self, message: Outgoing, on_done: Callable[[Exception | None], None]) -> None:
         """Queue a message; ``on_done`` hears how it went."""
         topic, key, value, headers, partition = message
-        size = _OVERHEAD
-        if key is not None:
-            size += len(key)
-        if value is not None:
-            size += len(value)
-        for name, content in headers:
-            size += len(name) + 10
-            if content is not None:
-                size += len(content)
-        if size > _LARGEST:
-            error = MessageTooLargeError(f"a message of {size:,} bytes is over what Kafka can carry ({_LARGEST:,})")
-            self._refuse(error, on_done)
+        try:
+            size = message.size()
+        except MessageTooLargeError as exc:
+            self._refuse(exc, on_done)
             return
         with self._lock:
             refusal = self._refusal()

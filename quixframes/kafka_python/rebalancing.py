@@ -41,10 +41,11 @@ from quixframes.kafka import Change, Offset, Partition, Rebalance, Revoking
 from quixframes.kafka_python.holds import Holds
 from quixframes.kafka_python.membership import Membership
 from quixframes.kafka_python.network import Client
+from quixframes.logs import Place
 
 __all__ = ["Member", "to_theirs"]
 
-_log = logging.getLogger(__name__)
+_log = logging.LoggerAdapter(logging.getLogger(__name__), Place().extra)
 
 _LAST_COMMIT_TIMEOUT = 3.0  # seconds for the commit made while partitions are handed over: the whole group waits for it
 _LOOK = 0.01  # seconds between two looks at whether the owner has finished with what goes

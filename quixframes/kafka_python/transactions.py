@@ -29,7 +29,6 @@ from quixframes.errors import (
     FencedError,
     GroupMovedOnError,
     QuixframesError,
-    SettingsError,
     TransactionError,
 )
 from quixframes.kafka import Offset, Partition
@@ -38,6 +37,7 @@ from quixframes.kafka_python.failures import translated
 from quixframes.kafka_python.lanes import Batch, Identity, Lane, Message
 from quixframes.kafka_python.membership import Membership
 from quixframes.kafka_python.producer import PythonProducer
+from quixframes.refusals import too_long_a_transaction
 from quixframes.settings import Connection, WriterSettings, seconds
 
 __all__ = ["PythonTransactionalProducer"]
@@ -80,10 +80,7 @@ class PythonTransactionalProducer(PythonProducer):
         try:
             found: Identity = self._client.run(patience + _SLACK, doing, self._requests.identity, None, attempt)
         except theirs.InvalidTransactionTimeoutError as exc:
-            raise SettingsError(
-                f"transaction_timeout={self._transaction_timeout!r} is longer than the cluster allows: shorten it, or "
-                "raise the brokers' transaction.max.timeout.ms (15 minutes, unless told otherwise)"
-            ) from exc
+            raise too_long_a_transaction(self._transaction_timeout) from exc
         except theirs.KafkaError as exc:
             raise translated(exc, doing) from exc
         return found

@@ -194,7 +194,7 @@ def driving(*members: Member) -> Iterator[None]:
         raise failure
 
 
-def wait_until(true: Callable[[], bool], timeout: float = 10.0) -> None:
+def wait_until(true: Callable[[], bool], timeout: float = 30.0) -> None:
     """Return as soon as it is true; fail after the timeout."""
     deadline = time.monotonic() + timeout
     while not true():
@@ -202,9 +202,9 @@ def wait_until(true: Callable[[], bool], timeout: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def client_threads() -> set[str]:
-    """Names of the running threads that belong to some Kafka client."""
-    return {thread.name for thread in threading.enumerate() if "kafka" in thread.name or "network" in thread.name}
+def client_threads() -> set[threading.Thread]:
+    """The running threads that belong to some Kafka client."""
+    return {thread for thread in threading.enumerate() if "kafka" in thread.name or "network" in thread.name}
 
 
 def write(transport: Transport, connection: Connection, topic: str, count: int, *, first: int = 0) -> None:

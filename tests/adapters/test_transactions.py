@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 from kafka.admin import ACLOperation, ResourceType
 
+from quixframes.confluent.transactions import ConfluentTransactional
 from quixframes.errors import (
     AccessDeniedError,
     BrokerUnavailableError,
@@ -68,6 +69,7 @@ def joined(transport: Transport, connection: Connection, topic: str, group: str)
         member = Member(consumer)
         consumer.subscribe([topic], nothing)
         member.poll_until(lambda: len(member.owned) == 3)
+        consumer.poll(0.0)  # the owner has acted upon what it was told, which the next poll shows
         yield member
 
 
@@ -459,6 +461,33 @@ def test_a_new_owner_waits_for_the_offsets_that_the_old_one_is_committing(
 def pending_offsets(producer: TransactionalProducer, offsets: object, membership: object) -> Iterator[object]:
     """A commit that has said which offsets, and does not end until it is told to."""
     held, going = threading.Event(), threading.Event()
+    if isinstance(producer, ConfluentTransactional):
+        hold_confluent(producer, held, going)
+    else:
+        hold_kafka_python(producer, held, going)
+    committing = threading.Thread(target=producer.commit_transaction, args=(offsets, membership, 30))
+    committing.start()
+    assert held.wait(10)
+    try:
+        yield going.set
+    finally:
+        going.set()
+        committing.join()
+
+
+def hold_confluent(producer: ConfluentTransactional, held: threading.Event, going: threading.Event) -> None:
+    repeated = producer._repeated
+
+    def hold(doing: str, deadline: float, call: Callable[[float], object]) -> None:
+        if doing == "the end":
+            held.set()
+            going.wait(20)
+        repeated(doing, deadline, call)
+
+    producer._repeated = hold  # type: ignore[method-assign]
+
+
+def hold_kafka_python(producer: TransactionalProducer, held: threading.Event, going: threading.Event) -> None:
     requests = producer._requests  # type: ignore[attr-defined]
     end = requests.end
 
@@ -469,11 +498,3 @@ def pending_offsets(producer: TransactionalProducer, offsets: object, membership
         await end(*args, **options)
 
     requests.end = hold
-    committing = threading.Thread(target=producer.commit_transaction, args=(offsets, membership, 30))
-    committing.start()
-    assert held.wait(10)
-    try:
-        yield going.set
-    finally:
-        going.set()
-        committing.join()

@@ -71,21 +71,26 @@ def test_several_sinks_get_what_the_model_returns_for_them(
     assert client.replay(low, progress=False).to_frame()["n"].tolist() == list(range(10))
 
 
+@pytest.mark.parametrize(
+    ("result", "sinks", "said"),
+    [
+        ("a dict", "a dict", "no sink of that name"),
+        ("a frame", "a dict", "return a dict by name"),
+        ("a frame", "none", "the sinks are none"),
+        ("a number", "one", r"returned 7 \(int\)"),
+    ],
+)
 def test_a_result_that_goes_to_no_sink_ends_the_run_with_a_word_and_the_batch_comes_again(
-    client: qf.StreamingClient, make_topic: MakeTopic, group: str, make_frame: MakeFrame
-) -> None:
+    client: qf.StreamingClient, make_topic: MakeTopic, group: str, make_frame: MakeFrame, result: str, sinks: str,
+    said: str,
+) -> None:  # fmt: skip
     raw, clean = make_topic(), make_topic()
     fill(client, raw, make_frame(10), "s")
+    results = {"a dict": {"other": make_frame(1)}, "a frame": make_frame(1), "a number": 7}
     with client.open_output_topic(clean) as sink, client.open_input_topic(raw, group) as source:
-        for result, sinks, said in (
-            ({"other": make_frame(1)}, {"one": sink}, "no sink of that name"),
-            (make_frame(1), {"one": sink}, "return a dict by name"),
-            (make_frame(1), None, "the sinks are none"),
-            (7, sink, "returned a int"),
-        ):
-            with pytest.raises(qf.SettingsError, match=said):
-                qf.run(lambda frame, result=result: result, source, sinks, until="now", on_error="raise")
-            break  # the batch is handed over once to this instance
+        given = {"a dict": {"one": sink}, "one": sink, "none": None}[sinks]
+        with pytest.raises(qf.SettingsError, match=said):
+            qf.run(lambda frame: results[result], source, given, until="now")  # type: ignore[arg-type]
     with client.open_input_topic(raw, group) as source:
         assert qf.run(lambda frame: None, source, until="now").processed == 10
 
@@ -296,4 +301,4 @@ def test_closing_the_source_from_another_thread_ends_the_run(
     wait_for(lambda: source.rows_read == 10)
     source.close()
     thread.join(10)
-    assert found[0].processed == 10
+    assert (found[0].processed, found[0].ended) == (10, "closed")

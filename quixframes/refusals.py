@@ -1,0 +1,129 @@
+"""What can go wrong between a client and a cluster: each kind once, as our error and what to do about it.
+
+The adapters have a table each from their client's errors to these.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from quixframes.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    BrokerError,
+    BrokerUnavailableError,
+    CommitError,
+    FencedError,
+    GroupMovedOnError,
+    MessageTooLargeError,
+    OffsetGoneError,
+    SettingsError,
+    TlsError,
+    TopicNotFoundError,
+)
+from quixframes.settings import Duration
+
+__all__ = ["Refusal", "too_long_a_transaction"]
+
+
+class Refusal(NamedTuple):
+    """A kind of failure: the class of its error, and the middle of its text."""
+
+    kind: type[BrokerError]
+    text: str
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may well succeed a moment later."""
+        return self.kind.retriable
+
+    def of(self, cause: BaseException, doing: str, detail: str, *, topic: str = "") -> BrokerError:
+        """The error.
+
+        Args:
+            cause: the client's own error.
+            doing: what was tried, for the text: "topic 'engine' could not be written".
+            detail: what the client said, for the text.
+            topic: the topic that it was about, where there is one.
+        """
+        text = f"{doing}: {self.text} ({detail})"
+        error = TopicNotFoundError(text, topic=topic) if self.kind is TopicNotFoundError else self.kind(text)
+        error.__cause__ = cause
+        return error
+
+
+# What the principal may not
+
+DENIED = Refusal(AccessDeniedError, "the cluster refuses it: the principal lacks the permission (ACL) for it")
+AGAINST_POLICY = Refusal(AccessDeniedError, "the cluster's policy forbids it")
+NO_DELETION = Refusal(AccessDeniedError, "the cluster does not allow topics to be deleted")
+NO_AUTHORIZER = Refusal(AccessDeniedError, "the cluster has no authorizer, so it keeps no permissions")
+
+# Connections
+
+LOGIN = Refusal(AuthenticationError, "the login was refused: check the user, the password or token, and the mechanism")
+MECHANISM = Refusal(AuthenticationError, "the broker does not offer this login mechanism")
+NOT_KAFKA = Refusal(
+    TlsError, "what answers there does not speak plain Kafka: perhaps it is a TLS port, or no broker at all"
+)
+UNREACHABLE = Refusal(BrokerUnavailableError, "the connection failed: check the address, and that a broker runs there")
+CUT_OFF = Refusal(BrokerUnavailableError, "the connection failed")
+NO_ADDRESS = Refusal(BrokerUnavailableError, "the broker's name cannot be looked up")
+SILENT = Refusal(BrokerUnavailableError, "no broker answered in time")
+BUSY = Refusal(BrokerUnavailableError, "the brokers cannot serve it at the moment")
+TOO_OLD = Refusal(BrokerError, "the broker is too old for it: Kafka 2.5 or newer is needed")
+
+# Topics
+
+NO_TOPIC = Refusal(TopicNotFoundError, "there is no such topic or partition, or the principal may not know of it")
+DELETED = Refusal(TopicNotFoundError, "the topic was deleted")
+NO_NAME = Refusal(TopicNotFoundError, "that cannot be a topic's name: letters, digits, '.', '_' and '-', at most 249")
+EXISTS = Refusal(BrokerError, "the topic exists already")
+REPLICATION = Refusal(BrokerError, "the cluster has fewer brokers than the replication asks for")
+PARTITIONS = Refusal(BrokerError, "the number of partitions cannot be")
+TOPIC_SETTING = Refusal(BrokerError, "a setting of the topic is unknown or cannot have this value")
+
+# Messages
+
+TOO_LARGE = Refusal(
+    MessageTooLargeError, "the message is over the topic's max.message.bytes: write smaller frames, or raise it"
+)
+OVER_SEGMENT = Refusal(MessageTooLargeError, "the messages are over the topic's segment size")
+FORGOTTEN = Refusal(
+    BrokerError,
+    "the broker no longer knows which messages it has had from this producer, so they may or may not have arrived",
+)
+DAMAGED = Refusal(BrokerError, "what came from the broker is damaged: its checksum is wrong")
+
+# Positions, groups and transactions
+
+GONE = Refusal(OffsetGoneError, "what was to be read next is no longer in the topic")
+NO_POSITION = Refusal(OffsetGoneError, "the partition has no position to read from")
+LONG_METADATA = Refusal(CommitError, "the text kept with the offset is over the broker's limit")
+NOTHING_TO_COMMIT = Refusal(CommitError, "there was nothing to commit")
+MOVED = Refusal(
+    GroupMovedOnError, "the partition belongs to another instance of the group by now, or this instance was given up"
+)
+MOVING = Refusal(GroupMovedOnError, "the group is sharing its partitions out anew")
+INSTANCE_TAKEN = Refusal(FencedError, "another instance has joined under this one's instance_id")
+PRODUCER_TAKEN = Refusal(FencedError, "another producer has taken the transactional ID over")
+SESSION = Refusal(
+    BrokerError, "session_timeout is outside of what the brokers allow (group.min and max.session.timeout.ms)"
+)
+ASSIGNMENT = Refusal(
+    BrokerError, "the group's other instances share partitions out in another way: give all of them one assignment"
+)
+
+# All else
+
+SETTINGS = Refusal(BrokerError, "the client cannot work with these settings")
+REFUSED = Refusal(BrokerError, "the cluster refused it")
+FAILED = Refusal(BrokerError, "the Kafka client failed")
+
+
+def too_long_a_transaction(timeout: Duration) -> SettingsError:
+    """The cluster allows no ``WriterSettings.transaction_timeout`` of this length."""
+    return SettingsError(
+        f"transaction_timeout={timeout!r} is longer than the cluster allows: shorten it, or raise the brokers' "
+        "transaction.max.timeout.ms (15 minutes, unless told otherwise)"
+    )
