@@ -38,6 +38,7 @@ from quixframes.errors import (
     WireError,
 )
 from quixframes.formats import BytesAsIs
+from quixframes.growth import Growth
 from quixframes.input import InputTopic
 from quixframes.json_rows import JsonRows
 from quixframes.kafka import Partition
@@ -95,6 +96,7 @@ __all__ = [
     "FrameError",
     "FutureVersionError",
     "GroupMovedOnError",
+    "Growth",
     "Hooks",
     "InputTopic",
     "JsonRows",

@@ -24,6 +24,7 @@ from quixframes.contract_store import ContractStore
 from quixframes.contracts import Contract
 from quixframes.dead_letters import DeadLetters, dead_letter
 from quixframes.errors import ClosedError, QuixframesError, SettingsError, TopicNotFoundError
+from quixframes.growth import Growth, grow
 from quixframes.input import InputTopic
 from quixframes.kafka import Admin, Consumer, Producer, TopicDescription, TransactionalProducer, Transport
 from quixframes.letter_box import letters_frame, messages_of, placed, read_letters, renumbered, send_messages
@@ -32,6 +33,7 @@ from quixframes.message_reader import MessageReader
 from quixframes.metrics import Book, to_frame
 from quixframes.moments import moment
 from quixframes.output import Outputs, OutputTopic
+from quixframes.placement_store import PlacementStore, Placer
 from quixframes.poller import Poller
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
@@ -112,7 +114,10 @@ class StreamingClient(Closing):
         self._inputs: list[InputTopic] = []
         self._closed = False
         self._contracts = ContractStore(self._get_admin, self._get_producer, self._lone_consumer)
-        self.topics = Topics(self._get_admin, self._contracts, partial(self.replay, contract=None, progress=False))
+        self._placements = PlacementStore(self._get_admin, self._get_producer, self._lone_consumer)
+        self.topics = Topics(
+            self._get_admin, self._contracts, partial(self.replay, contract=None, progress=False), self._grow
+        )
         # A client lives until it is closed, at the latest when the program ends: so that its group learns of it, and
         # its rows are sent.
         atexit.register(self._close_at_exit)
@@ -183,6 +188,7 @@ class StreamingClient(Closing):
             letter = partial(dead_letter, topic=self._dead_letter_topic(dead_letters, [topic]))
         opened = OutputTopic(
             description,
+            Placer(description, self._placements),
             self._outputs,
             buffer or BufferSettings(),
             codec,
@@ -537,6 +543,13 @@ class StreamingClient(Closing):
             raise SettingsError(f"contract={given!r} has to be 'topic', None, or what Contract.of takes")
         kept = self._contracts.get(topic)
         return None if kept is None else ContractCheck(kept, topic, partial(self._contracts.get, topic))
+
+    def _grow(self, topic: str, to: int, *, settle: float | None, progress: bool) -> Growth:
+        if settle is None:
+            writer = self._outputs.settings
+            settle = max(seconds(writer.delivery_timeout), seconds(writer.transaction_timeout))
+        admin = self._get_admin()
+        return grow(topic, to, admin, self._placements, self._lone_consumer, settle=settle, progress=progress)
 
     def _get_producer(self) -> Producer:
         with self._lock:

@@ -15,21 +15,16 @@ What this module holds to:
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 from collections.abc import Callable
 
-from quixframes.bounded import read_range
+from quixframes.compacted import CompactedTopic
 from quixframes.contracts import Contract, check_evolution
 from quixframes.errors import (
     AccessDeniedError,
     ContractError,
-    DeliveryError,
-    QuixframesError,
-    SettingsError,
-    TopicNotFoundError,
 )
-from quixframes.kafka import Admin, Consumer, Outgoing, Producer, Record
+from quixframes.kafka import Admin, Consumer, Producer, Record
 from quixframes.logs import Place
 
 __all__ = ["CONTRACTS", "ContractStore"]
@@ -37,9 +32,7 @@ __all__ = ["CONTRACTS", "ContractStore"]
 log = logging.getLogger(__name__)
 
 CONTRACTS = "__quixframes.contracts"
-_PATIENCE = 30.0
 _HEADER = ("qf.contract", b"1")
-_TOKEN = "qf.token"  # by which a writer knows its own message
 
 
 class ContractStore:
@@ -53,16 +46,9 @@ class ContractStore:
     def __init__(
         self, admin: Callable[[], Admin], producer: Callable[[], Producer], consumer: Callable[[], Consumer]
     ) -> None:
-        self._admin = admin
-        self._producer = producer
-        self._consumer = consumer
         self._lock = threading.Lock()
-        self._begin("")
-
-    def _begin(self, id: str) -> None:
-        self._id = id
         self._texts: dict[str, bytes] = {}
-        self._position = 0
+        self._log = CompactedTopic(CONTRACTS, self._apply, self._texts.clear, admin, producer, consumer)
 
     def get(self, topic: str) -> Contract | None:
         """The topic's contract; None where it has none.
@@ -72,7 +58,7 @@ class ContractStore:
         """
         with self._lock:
             try:
-                self._read()
+                self._log.read()
             except AccessDeniedError as exc:
                 place = Place(topic)
                 log.warning("%s: contracts may not be read, and none is applied: %s", place, exc, extra=place.extra)
@@ -86,7 +72,7 @@ class ContractStore:
             ContractError: it may not.
         """
         with self._lock:
-            self._read()
+            self._log.read()
             before = self._contract(topic)
             if evolve and before is not None:
                 check_evolution(before, contract, topic=topic)
@@ -122,71 +108,12 @@ class ContractStore:
     def _put(self, topic: str, text: bytes | None) -> tuple[list[bytes | None], bool]:
         """Write a topic's contract. Returns what others wrote of that topic after the last look and before this; and
         whether this is the last of it."""
-        admin = self._admin()
-        try:
-            if admin.describe(CONTRACTS).compacted is False:
-                raise SettingsError(
-                    f"topic {CONTRACTS!r} is not compacted, so that contracts would vanish with time: set its "
-                    "cleanup.policy to compact, or delete it and set the contracts again"
-                )
-        except TopicNotFoundError:
-            self._create(admin)
-        done = threading.Event()
-        failures: list[Exception] = []
+        found, ours = self._log.write(topic.encode(), text, _HEADER)
+        return [record.value for record in found[:ours]], ours == len(found) - 1
 
-        def on_done(error: Exception | None) -> None:
-            if error is not None:
-                failures.append(error)
-            done.set()
-
-        token = secrets.token_bytes(8)
-        self._producer().send(Outgoing(CONTRACTS, topic.encode(), text, [_HEADER, (_TOKEN, token)]), on_done)
-        if not done.wait(_PATIENCE) or failures:
-            cause = failures[0] if failures else None
-            raise DeliveryError(
-                f"the contract of topic {topic!r} was not kept: {cause or f'no answer within {_PATIENCE:g} s'}",
-                topic=CONTRACTS,
-                stream_id=topic,
-                rows=1,
-            ) from cause
-        found = [record for record in self._read() if record.key == topic.encode()]
-        ours = [dict(record.headers).get(_TOKEN) == token for record in found]
-        at = ours.index(True) if any(ours) else 0
-        return [record.value for record in found[:at]], any(ours[-1:])
-
-    def _create(self, admin: Admin) -> None:
-        try:
-            admin.create(CONTRACTS, partitions=1, replication=None, settings={"cleanup.policy": "compact"})
-        except QuixframesError:
-            if CONTRACTS not in admin.topics():  # else somebody made it meanwhile
-                raise
-
-    def _read(self) -> list[Record]:
-        """Read what was written since the last time."""
-        found: list[Record] = []
-        try:
-            id = self._admin().describe(CONTRACTS).id
-            if id != self._id:  # a topic that was made anew has its messages at the same offsets
-                self._begin(id)
-            end = self._admin().ends(CONTRACTS)[0]
-            if end > self._position:
-                self._read_to(end, found)
-        except TopicNotFoundError:
-            self._begin("")
-        return found
-
-    def _read_to(self, end: int, found: list[Record]) -> None:
-        consumer = self._consumer()
-        try:
-            begin = max(self._position, self._admin().beginnings(CONTRACTS)[0])
-            for step in read_range(consumer, CONTRACTS, {0: begin}, {0: end}):
-                found += step.records
-                for record in step.records:
-                    topic = str(record.key or b"", errors="replace")
-                    if record.value is None:
-                        self._texts.pop(topic, None)
-                    else:
-                        self._texts[topic] = record.value
-                self._position = step.positions[0]
-        finally:
-            consumer.close(5.0)
+    def _apply(self, record: Record) -> None:
+        topic = str(record.key or b"", errors="replace")
+        if record.value is None:
+            self._texts.pop(topic, None)
+        else:
+            self._texts[topic] = record.value

@@ -103,9 +103,8 @@ def dead_letter(record: Record, error: BaseException, topic: TopicDescription) -
     """The message as a dead letter: by its key, or without one in the partition of the same number."""
     room = topic.message_limit - size_of(record.key, record.value, record.headers)
     headers = [*record.headers, *reason_headers(record, error, room)]
-    return Outgoing(
-        topic.name, record.key, record.value, headers, partition=record.partition if record.key is None else None
-    )
+    partition = record.partition % topic.partitions if record.key is None else None
+    return Outgoing(topic.name, record.key, record.value, headers, partition)
 
 
 def size_of(key: bytes | None, value: bytes | None, headers: AnyHeaders) -> int:

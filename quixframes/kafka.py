@@ -106,7 +106,8 @@ class Outgoing(NamedTuple):
     """A message to be sent.
 
     Its partition follows from its key by murmur2, as Kafka's Java client has it; messages without a key take turns at
-    the partitions. ``partition`` is a choice of the caller's own, taken modulo how many there are.
+    the partitions. ``partition`` is a choice of the caller's own, also of one that the topic has come to have since it
+    was first written to; one that there is not is an error of the message.
     """
 
     topic: str
@@ -313,7 +314,7 @@ class Consumer(Protocol):
 
 
 class Admin(Protocol):
-    """Looks at topics and offsets, and makes and removes topics."""
+    """Looks at topics and offsets, and makes, changes and removes topics."""
 
     def describe(self, topic: str) -> TopicDescription:
         """The topic as the cluster has it.
@@ -332,6 +333,14 @@ class Admin(Protocol):
 
         Raises:
             BrokerError: it exists already, or cannot be.
+        """
+
+    def add_partitions(self, topic: str, to: int) -> None:
+        """Let the topic have ``to`` partitions, and return when the new ones can be used.
+
+        Raises:
+            TopicNotFoundError: there is none.
+            BrokerError: it has that many already, or more.
         """
 
     def delete(self, topic: str) -> None:

@@ -36,6 +36,7 @@ from quixframes.errors import (
 from quixframes.kafka import Outgoing, Producer, Record, TopicDescription, TransactionalProducer
 from quixframes.logs import Place
 from quixframes.parameters_writer import Rows, Ticker
+from quixframes.placement_store import Placer
 from quixframes.settings import BufferSettings, Duration, WriterSettings, byte_count, seconds
 from quixframes.story import StreamProperties
 from quixframes.stream_writer import StreamWriter, checked_id
@@ -231,7 +232,7 @@ class OutputTopic(Closing):
 
     __slots__ = (
         "_buffer_settings", "_closed", "_contract", "_delivery_timeout", "_encoder", "_failures", "_give_up_at",
-        "_in_flight", "_letter", "_lock", "_message_limit", "_outputs", "_streams", "_ticker",
+        "_in_flight", "_letter", "_lock", "_message_limit", "_outputs", "_placer", "_streams", "_ticker",
         "bytes_written", "codec", "events_written", "messages_written", "name", "partitions", "rows_dead",
         "rows_written",
     )  # fmt: skip
@@ -239,6 +240,7 @@ class OutputTopic(Closing):
     def __init__(
         self,
         description: TopicDescription,
+        placer: Placer,
         outputs: Outputs,
         buffer: BufferSettings,
         codec: Codec | None = None,
@@ -250,6 +252,7 @@ class OutputTopic(Closing):
         self._letter = letter
         self.codec = codec
         self.partitions = description.partitions
+        self._placer = placer
         self._message_limit = description.message_limit
         self._outputs = outputs
         self._in_flight = outputs.in_flight
@@ -340,7 +343,8 @@ class OutputTopic(Closing):
     def _new_stream(
         self, stream_id: str, buffer: BufferSettings | None, properties: StreamProperties | None
     ) -> StreamWriter:
-        return StreamWriter(self, stream_id, buffer or self._buffer_settings, properties)
+        partition = self._placer.partition(stream_id)
+        return StreamWriter(self, stream_id, partition, buffer or self._buffer_settings, properties)
 
     @property
     def contract(self) -> Contract | None:

@@ -41,7 +41,7 @@ _POLL_PAUSED = 0.1
 COMMIT_TIMEOUT = 30.0
 """Seconds that a commit is tried for, where nobody says otherwise."""
 _LOOK_EVERY = 1.0
-_TOPICS_EVERY = 10.0  # seconds between two looks at which topics a pattern matches
+_TOPICS_EVERY = 10.0  # seconds between two looks at which topics a pattern matches, and which partitions there are
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -610,14 +610,32 @@ class Poller:
             with self.lock:
                 self._note_lag(self.assignments.values())
             self.outage.note(self._consumer.trouble(), now)
-        if self._subscription.pattern is not None and self.has_group and now >= self._next_topics:
+        if now >= self._next_topics:
             self._next_topics = now + _TOPICS_EVERY
-            topics = self._subscription.topics(self._admin)
-            if topics != self.topics:
-                log.info("%s: these match now: %s", self._place, ", ".join(sorted(topics)), extra=self._place.extra)
-                self._found(topics)
-                self._consumer.subscribe(topics, self._revoking)
-                self.topics = topics
+            if not self.has_group:
+                self._look_for_partitions()
+            elif self._subscription.pattern is not None:
+                self._look_for_topics()
+
+    def _look_for_topics(self) -> None:
+        topics = self._subscription.topics(self._admin)
+        if topics != self.topics:
+            log.info("%s: these match now: %s", self._place, ", ".join(sorted(topics)), extra=self._place.extra)
+            self._found(topics)
+            self._consumer.subscribe(topics, self._revoking)
+            self.topics = topics
+
+    def _look_for_partitions(self) -> None:
+        """Read partitions from their beginning on that were added; a group's members are told of theirs."""
+        there = {
+            Partition(topic, n): first for topic in self.topics for n, first in self._admin.beginnings(topic).items()
+        }
+        if new := {at: first for at, first in there.items() if at not in self.assignments}:
+            log.info("%s: new partitions: %s", self._place, ", ".join(map(str, sorted(new))), extra=self._place.extra)
+            with self._changed:
+                self._consumer.assign({at: one.position for at, one in self.assignments.items()} | new)
+                self.assignments |= {at: self._assignment(at, None, first) for at, first in new.items()}
+                self._paused = frozenset()
 
     def _end(self) -> None:
         deadline = self._closing if self._closing is not None else time.monotonic() + 5

@@ -79,14 +79,20 @@ class StreamWriter(Closing):
     # Named, so that a misspelt attribute (``stream.epohc = ...``) is an error.
     __slots__ = (
         "_closed", "_decoder", "_epoch", "_frames", "_inherited", "_lock", "_sequence", "_session", "_story", "_untold",
-        "events", "parameters", "properties", "stream_id", "topic",
+        "events", "parameters", "partition", "properties", "stream_id", "topic",
     )  # fmt: skip
 
     def __init__(
-        self, topic: OutputTopic, stream_id: str, buffer: BufferSettings, properties: StreamProperties | None = None
+        self,
+        topic: OutputTopic,
+        stream_id: str,
+        partition: int,
+        buffer: BufferSettings,
+        properties: StreamProperties | None = None,
     ) -> None:
         self.topic = topic
         self.stream_id = stream_id
+        self.partition = partition
         self._lock = threading.RLock()
         self._frames = FrameEncoder()
         self._decoder = FrameDecoder()
@@ -326,7 +332,7 @@ class StreamWriter(Closing):
             kind=kind,
             story=self._story,
         ):
-            topic._send(self.stream_id, Outgoing(topic.name, key, value, headers), rows, left, kind)
+            topic._send(self.stream_id, Outgoing(topic.name, key, value, headers, self.partition), rows, left, kind)
             self._sequence += 1
             self._untold = None
             left -= rows
@@ -337,7 +343,10 @@ class StreamWriter(Closing):
         for key, value, headers, rows in encode_within(
             codec, self.stream_id, self._decoder.decode(batch), topic._message_limit
         ):
-            topic._send(self.stream_id, Outgoing(topic.name, key, value, headers), rows, left, Kind.PARAMETERS)
+            # A codec's own keys are not streams' IDs: they go wherever they go.
+            partition = self.partition if key == self.stream_id.encode() else None
+            message = Outgoing(topic.name, key, value, headers, partition)
+            topic._send(self.stream_id, message, rows, left, Kind.PARAMETERS)
             left -= rows
 
     def _check_codec(self, batch: pa.RecordBatch) -> None:
@@ -357,7 +366,7 @@ class StreamWriter(Closing):
         value, headers = self.topic._encoder.tell(
             session=self._session, sequence=self._sequence, story=self._story, end=end
         )
-        message = Outgoing(self.topic.name, self.stream_id.encode(), value, headers)
+        message = Outgoing(self.topic.name, self.stream_id.encode(), value, headers, self.partition)
         self.topic._send(self.stream_id, message, 0, 0, Kind.PROPERTIES if end is None else Kind.END)
         self._sequence += 1
         self._untold = None

@@ -10,13 +10,14 @@ from quixframes.errors import SettingsError, TopicNotFoundError
 from quixframes.kafka import Admin
 from quixframes.settings import AutoOffsetReset
 
-__all__ = ["GivenTopics", "Start", "Subscription"]
+__all__ = ["OWN", "GivenTopics", "Start", "Subscription"]
 
 GivenTopics = str | Iterable[str] | re.Pattern[str]
 """A topic, several, or a pattern that a topic's whole name has to match."""
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-_OWN = "__quixframes."  # topics that quixframes keeps for itself
+OWN = "__quixframes."
+"""With this begin the names of topics that quixframes keeps for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Subscription:
         """
         if self.pattern is None:
             return frozenset(self.names)
-        found = frozenset(name for name in admin.topics() if self.pattern.fullmatch(name) and not name.startswith(_OWN))
+        found = frozenset(name for name in admin.topics() if self.pattern.fullmatch(name) and not name.startswith(OWN))
         if not found:
             raise TopicNotFoundError(f"no topic's name matches {self}", topic=str(self))
         return found

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from quixframes.contract_store import CONTRACTS, ContractStore
+from quixframes.contract_store import ContractStore
 from quixframes.contracts import Contract
 from quixframes.errors import SettingsError, TopicNotFoundError
+from quixframes.growth import Growth
 from quixframes.kafka import Admin, TopicDescription
 from quixframes.replay import Replay
-from quixframes.settings import Duration, Size, byte_count, nanoseconds, whole_number
+from quixframes.settings import Duration, Size, byte_count, nanoseconds, seconds, whole_number
+from quixframes.subscription import OWN
 
 __all__ = ["Topics"]
 
@@ -18,10 +20,17 @@ __all__ = ["Topics"]
 class Topics:
     """The topics of a cluster."""
 
-    def __init__(self, admin: Callable[[], Admin], contracts: ContractStore, replay: Callable[[str], Replay]) -> None:
+    def __init__(
+        self,
+        admin: Callable[[], Admin],
+        contracts: ContractStore,
+        replay: Callable[[str], Replay],
+        grow: Callable[..., Growth],
+    ) -> None:
         self._admin = admin
         self._contracts = contracts
         self._replay = replay
+        self._grow = grow
 
     def create(
         self,
@@ -79,7 +88,7 @@ class Topics:
 
     def list(self) -> list[str]:
         """The names of all topics but Kafka's and quixframes' internal ones, sorted."""
-        return [name for name in self._admin().topics() if name != CONTRACTS]
+        return [name for name in self._admin().topics() if not name.startswith(OWN)]
 
     def delete(self, name: str) -> None:
         """Remove a topic and every row in it, and forget its contract.
@@ -89,6 +98,36 @@ class Topics:
         """
         self._admin().delete(name)
         self._contracts.remove(name)
+
+    def add_partitions(self, name: str, to: int, *, settle: Duration | None = None, progress: bool = True) -> Growth:
+        """Give a topic more partitions, without moving a stream: those that are in it stay in the partitions in which
+        they are, in their order, also after their writers restart. Streams that come later are spread over all.
+
+        Writing and reading go on meanwhile. It takes as long as the slowest writer may need to learn of it and to
+        deliver what it has accepted (10 s, and ``settle``), and to read once which streams there are. Cut off in the
+        middle, nothing is lost: the next call goes on.
+
+        Messages of other Kafka clients than quixframes follow the new count at once, as Kafka has it.
+
+        Args:
+            name: the topic.
+            to: how many partitions it is to have. They can never be fewer again.
+            settle: how long what any writer has accepted may take to be in the topic, or to fail. Default: this
+                client's delivery time-out, or that of its transactions, whichever is longer (usually 60 s). A shorter
+                time is for those who know their writers.
+            progress: whether bars show how far it is.
+
+        Returns:
+            What became of it, with figures on how many streams stay that Kafka alone would have moved.
+
+        Raises:
+            SettingsError: it has more already.
+            TopicNotFoundError: there is none of that name.
+        """
+        whole_number(to, "to", least=1)
+        return self._grow(
+            name, to, settle=None if settle is None else seconds(settle, name="settle"), progress=progress
+        )
 
     # Contracts
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec
 
 from quixframes.confluent.failures import UNKNOWN_TOPIC, error_in, is_passing, translated
 from quixframes.confluent.opening import Opening, settings_for, within
@@ -81,17 +81,31 @@ class ConfluentAdmin:
                 raise
 
         self._tried(doing, make, topic)
-        # The controller has made it; the brokers learn of it, and of its leaders, a moment later.
-        deadline = time.monotonic() + self._patience
-        while time.monotonic() < deadline:
-            found = self._tried(doing, lambda left: self._client.list_topics(topic, timeout=left)).topics[topic]
-            leaders = [partition.leader for partition in found.partitions.values() if partition.error is None]
-            if found.error is None and len(leaders) == partitions and min(leaders) >= 0:
-                return
-            time.sleep(_PAUSE)
-        raise BrokerUnavailableError(
-            f"topic {topic!r} was created, but had no leader for every partition within {self._patience:g} s"
-        )
+        self._wait_for_leaders(topic, partitions, doing, "was created")
+
+    def add_partitions(self, topic: str, to: int) -> None:
+        """Let the topic have ``to`` partitions, and return when the new ones can be written to and read from."""
+        doing = f"topic {topic!r} cannot be given {to} partitions"
+        if to < 1:
+            raise BrokerError(f"{doing}: that is no number of partitions")
+        in_doubt = False
+
+        def grow(left: float) -> None:
+            nonlocal in_doubt
+            try:
+                wanted = [NewPartitions(topic, to)]
+                grown = self._client.create_partitions(wanted, operation_timeout=left, request_timeout=left)
+                grown[topic].result(left + 1)
+            except Exception as exc:
+                if _code(exc) == KafkaError.INVALID_PARTITIONS:
+                    if in_doubt and len(self._look(topic, doing).partitions) == to:
+                        return
+                    raise
+                in_doubt = True
+                raise
+
+        self._tried(doing, grow, topic)
+        self._wait_for_leaders(topic, to, doing, "was given them")
 
     def delete(self, topic: str) -> None:
         """Remove a topic and everything in it, and return when it is out of sight."""
@@ -134,6 +148,19 @@ class ConfluentAdmin:
         end, self._client = [self._client], None
         with contextlib.suppress(TimeoutError):  # its threads end by themselves, soon after
             within(timeout, end.clear)
+
+    def _wait_for_leaders(self, topic: str, partitions: int, doing: str, done: str) -> None:
+        """The controller has decided it; the brokers learn of it, and of the leaders, a moment later."""
+        deadline = time.monotonic() + self._patience
+        while time.monotonic() < deadline:
+            found = self._tried(doing, lambda left: self._client.list_topics(topic, timeout=left)).topics[topic]
+            leaders = [partition.leader for partition in found.partitions.values() if partition.error is None]
+            if found.error is None and len(leaders) == partitions and min(leaders) >= 0:
+                return
+            time.sleep(_PAUSE)
+        raise BrokerUnavailableError(
+            f"topic {topic!r} {done}, but had no leader for every partition within {self._patience:g} s"
+        )
 
     def _look(self, topic: str, doing: str) -> Any:
         def look(left: float) -> Any:

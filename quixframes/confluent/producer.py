@@ -25,15 +25,16 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from quixframes.confluent.admin import ConfluentAdmin
 from quixframes.confluent.failures import UNKNOWN_TOPIC, error_in, is_passing, translated
 from quixframes.confluent.opening import REQUEST_TIMEOUT, Opening, settings_for, within
-from quixframes.confluent.routes import partition_of
 from quixframes.errors import (
     BrokerUnavailableError,
     ClosedError,
     MessageTooLargeError,
     QuixframesError,
+    TopicNotFoundError,
 )
 from quixframes.kafka import Outgoing
 from quixframes.logs import Place
+from quixframes.placement import partition_of
 from quixframes.settings import Connection, WriterSettings, seconds
 
 __all__ = ["ConfluentProducer", "Sent"]
@@ -80,12 +81,16 @@ class _Narrow:
 
 
 class _Topic:
-    """What is known of a topic. Until its partitions are, its messages wait here, with the time at which they came."""
+    """What is known of a topic. Until its partitions are, its messages wait here, with the time at which they came.
 
-    __slots__ = ("learning", "limit", "narrow", "partitions", "routes", "waiting")
+    ``partitions`` is the count once seen, by which keys go; ``newest`` is how many there were at the last look.
+    """
+
+    __slots__ = ("learning", "limit", "narrow", "newest", "partitions", "routes", "waiting")
 
     def __init__(self) -> None:
         self.partitions = 0
+        self.newest = 0
         self.learning = False
         self.limit: int | None = None
         self.routes: dict[bytes, int] = {}
@@ -163,7 +168,7 @@ class ConfluentProducer:
                 place = self._topics.get(topic)
                 if place is None:
                     place = self._topics[topic] = _Topic()
-                if not place.partitions:
+                if not place.partitions or (message.partition or 0) >= place.newest:
                     place.waiting.append((time.monotonic(), sent))
                     self._begin_learning(topic, place)
                     return
@@ -252,7 +257,10 @@ class ConfluentProducer:
         assert sent.message is not None
         _, key, _, _, chosen = sent.message
         if chosen is not None:
-            number = chosen % topic.partitions
+            if chosen >= topic.newest:
+                name = sent.message.topic
+                return TopicNotFoundError(f"topic {name!r} has no partition {chosen}, but {topic.newest}", topic=name)
+            number = chosen
         elif key is None:
             self._turn += 1
             number = self._turn % topic.partitions
@@ -309,7 +317,7 @@ class ConfluentProducer:
         """Should the topic be gone, learn about it anew: when it comes back, it may have other partitions."""
         place = self._topics.get(topic)
         if error is not None and error.code() in UNKNOWN_TOPIC and place is not None and place.partitions:
-            place.partitions = 0
+            place.partitions = place.newest = 0
             place.routes.clear()
             self._begin_learning(topic, place)
 
@@ -390,8 +398,14 @@ class ConfluentProducer:
         start = time.monotonic()
         found: _Found | QuixframesError | None = None
         while found is None and not self._ended:
-            found = self._look_up(name, time.monotonic() - start)
+            since = time.monotonic() - start
+            found = self._look_up(name, since)
             with self._lock:
+                wanted = max(
+                    ((sent.message.partition or 0) + 1 for _, sent in topic.waiting if sent.message), default=0
+                )
+                if isinstance(found, _Found) and found.partitions < wanted and since < _UNKNOWN:
+                    found = None  # the topic has just been given more, which this broker has not heard yet
                 late = []
                 while topic.waiting and topic.waiting[0][0] + self._timeout < time.monotonic():
                     late.append(topic.waiting.popleft()[1])
@@ -406,7 +420,8 @@ class ConfluentProducer:
             topic.learning = False
             self._learners.discard(threading.current_thread())
             if isinstance(found, _Found) and found.partitions:
-                topic.partitions, topic.limit = found
+                topic.newest, topic.limit = found
+                topic.partitions = topic.partitions or found.partitions
             while topic.waiting:
                 _, sent = topic.waiting.popleft()
                 if isinstance(found, _Found):

@@ -81,17 +81,28 @@ class PythonAdmin:
                 raise
 
         self._tried(doing, make, topic)
-        # The controller has made it; the brokers learn of it, and of its leaders, a moment later.
-        deadline = time.monotonic() + self._patience
-        while time.monotonic() < deadline:
-            found = self._tried(doing, lambda: self._client.describe_topics([topic]), topic)[0]
-            leaders = [partition["leader_id"] for partition in found["partitions"] if partition["error_code"] == 0]
-            if found["error_code"] == 0 and len(leaders) == max(partitions, 1) and min(leaders) >= 0:
-                return
-            time.sleep(_PAUSE)
-        raise BrokerUnavailableError(
-            f"topic {topic!r} was created, but had no leader for every partition within {self._patience:g} s"
-        )
+        self._wait_for_leaders(topic, partitions, doing, "was created")
+
+    def add_partitions(self, topic: str, to: int) -> None:
+        """Let the topic have ``to`` partitions, and return when the new ones can be written to and read from."""
+        doing = f"topic {topic!r} cannot be given {to} partitions"
+        in_doubt = False
+
+        def grow() -> None:
+            nonlocal in_doubt
+            try:
+                verdict = self._client.create_partitions({topic: to}, raise_errors=False).results[0]
+                if verdict.error_code:
+                    raise theirs.for_code(verdict.error_code)(verdict.error_message)
+            except theirs.InvalidPartitionsError:
+                if not in_doubt or len(self._partitions(topic, doing)) != to:
+                    raise
+            except Exception:
+                in_doubt = True
+                raise
+
+        self._tried(doing, grow, topic)
+        self._wait_for_leaders(topic, to, doing, "was given them")
 
     def delete(self, topic: str) -> None:
         """Remove a topic and everything in it, and return when it is out of sight."""
@@ -135,6 +146,19 @@ class PythonAdmin:
         self._closed = True
         self._client._client.shut(timeout)
         self._client.close()
+
+    def _wait_for_leaders(self, topic: str, partitions: int, doing: str, done: str) -> None:
+        """The controller has decided it; the brokers learn of it, and of the leaders, a moment later."""
+        deadline = time.monotonic() + self._patience
+        while time.monotonic() < deadline:
+            found = self._tried(doing, lambda: self._client.describe_topics([topic]), topic)[0]
+            leaders = [partition["leader_id"] for partition in found["partitions"] if partition["error_code"] == 0]
+            if found["error_code"] == 0 and len(leaders) == max(partitions, 1) and min(leaders) >= 0:
+                return
+            time.sleep(_PAUSE)
+        raise BrokerUnavailableError(
+            f"topic {topic!r} {done}, but had no leader for every partition within {self._patience:g} s"
+        )
 
     def _look(self, topic: str, doing: str) -> dict[str, Any]:
         def look() -> dict[str, Any]:

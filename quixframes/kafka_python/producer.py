@@ -109,7 +109,10 @@ class PythonProducer(Routes):
         with self._lock:
             refusal = self._refusal()
             if refusal is None:
-                lane = self._routes.get((topic, key)) if partition is None else None
+                if partition is None:
+                    lane = self._routes.get((topic, key))
+                else:
+                    lane = self._lanes.get(TopicPartition(topic, partition)) if topic in self._partitions else None
                 if lane is None:
                     lane = self._route(topic, key, partition)
                 at, timestamp = time.monotonic(), int(time.time() * 1000)

@@ -55,7 +55,7 @@ class Routes:
         if count is None:
             number = -1  # until it is known, messages wait in a lane of the topic's own
         elif partition is not None:
-            number = partition % count
+            number = partition
         elif key is None:
             self._turn += 1
             number = self._turn % count

@@ -12,7 +12,7 @@ from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableE
 from quixframes.kafka import Admin, TopicDescription, Transport
 from quixframes.local import LocalKafka
 from quixframes.settings import Connection, WriterSettings
-from tests.adapters.helpers import Outcomes, forbid, message, new_topic
+from tests.adapters.helpers import Outcomes, forbid, message, new_topic, producing
 
 
 def test_a_topic_is_described_as_it_was_made(admin: Admin) -> None:
@@ -86,6 +86,32 @@ def test_a_topic_that_cannot_be_says_why(admin: Admin, name: str, options: dict[
 def test_a_topic_is_not_made_twice(admin: Admin, topic: str) -> None:
     with pytest.raises(BrokerError, match="exists already"):
         admin.create(topic, partitions=1, replication=1, settings={})
+
+
+def test_a_topic_is_given_more_partitions_which_can_be_written_to_at_once(
+    transport: Transport, admin: Admin, topic: str, connection: Connection
+) -> None:
+    admin.add_partitions(topic, 8)
+    assert admin.describe(topic).partitions == 8
+    with producing(transport, connection) as producer:
+        outcomes = Outcomes()
+        for number in range(8):
+            producer.send(message(topic)._replace(partition=number), outcomes.of(number))
+        assert producer.flush(20)
+    assert outcomes.errors == []
+    assert admin.ends(topic) == dict.fromkeys(range(8), 1)
+
+
+@pytest.mark.parametrize("to", [3, 2, 0])
+def test_partitions_only_grow(admin: Admin, topic: str, to: int) -> None:
+    with pytest.raises(BrokerError, match=f"{topic}' cannot be given {to} partitions: "):
+        admin.add_partitions(topic, to)
+    assert admin.describe(topic).partitions == 3
+
+
+def test_a_topic_that_does_not_exist_cannot_grow(admin: Admin) -> None:
+    with pytest.raises(TopicNotFoundError, match="no-such-topic"):
+        admin.add_partitions("no-such-topic", 3)
 
 
 def test_offsets_are_found_by_time(transport: Transport, admin: Admin, connection: Connection) -> None:

@@ -361,7 +361,7 @@ def test_messages_without_a_key_a_value_or_a_header_s_value_arrive_as_they_are(
     producer = transport.producer(connection, WriterSettings())
     outcomes = Outcomes()
     headers = [("none", None), ("twice", b"1"), ("twice", b""), ("none", b"2")]
-    producer.send(Outgoing(topic, b"key", None, headers, partition=4), outcomes.of("by number"))  # modulo three
+    producer.send(Outgoing(topic, b"key", None, headers, partition=1), outcomes.of("by number"))
     for n in range(6):
         producer.send(Outgoing(topic, None, b"%d" % n, []), outcomes.of(n))
     assert outcomes.wait(20)
@@ -375,3 +375,32 @@ def test_messages_without_a_key_a_value_or_a_header_s_value_arrive_as_they_are(
     (one,) = [record for record in found if record.key is not None]
     assert (one.partition, one.key, one.value, list(one.headers)) == (1, b"key", None, headers)
     assert sorted(record.partition for record in found if record.key is None) == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_message_goes_to_a_partition_that_the_topic_has_come_to_have_and_keys_stay_where_they_were(
+    transport: Transport, connection: Connection
+) -> None:
+    outcomes = Outcomes()
+    keys = [b"key-%d" % number for number in range(20)]
+    with administering(transport, connection) as admin, producing(transport, connection) as producer:
+        topic = new_topic(admin, partitions=2)
+        for key in keys:
+            producer.send(message(topic, b"before", key), outcomes.of(("before", key)))
+        assert outcomes.wait(20)
+        admin.add_partitions(topic, 5)
+        producer.send(message(topic, b"there")._replace(partition=4), outcomes.of("there"))
+        for key in keys:
+            producer.send(message(topic, b"after", key), outcomes.of(("after", key)))
+        producer.send(message(topic, b"nowhere")._replace(partition=5), outcomes.of("nowhere"))
+        assert outcomes.wait(30)
+    assert [type(error) for error in outcomes.errors] == [TopicNotFoundError]
+    consumer = KafkaConsumer(topic, bootstrap_servers=connection.brokers, auto_offset_reset="earliest")
+    places: dict[bytes, set[int]] = {}
+    count = 0
+    while count < 41:
+        for record in (record for records in consumer.poll(timeout_ms=500).values() for record in records):
+            count += 1
+            places.setdefault(record.value if record.value == b"there" else record.key, set()).add(record.partition)
+    consumer.close()
+    assert places.pop(b"there") == {4}
+    assert all(len(found) == 1 and max(found) < 2 for found in places.values())
