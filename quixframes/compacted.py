@@ -53,7 +53,6 @@ class CompactedTopic:
         self._consumer = consumer
         self._settings = {"cleanup.policy": "compact", **(settings or {})}
         self._id = ""
-        self._sure = False  # whether there is such a topic, which keeps what is in it
         self._position = 0
 
     def read(self) -> list[Record]:
@@ -84,9 +83,7 @@ class CompactedTopic:
             SettingsError: the topic is not compacted, so that it would not keep the message.
             DeliveryError: it was not acknowledged.
         """
-        if not self._sure:
-            self._make_sure()
-            self._sure = True
+        known = self._make_sure() == self._id != ""
         done = threading.Event()
         failures: list[Exception] = []
 
@@ -106,7 +103,7 @@ class CompactedTopic:
                 stream_id=key.decode(errors="replace"),
                 rows=1,
             ) from cause
-        if self._admin().ends(self.name)[0] == self._position + 1:  # it is the only one since the last look
+        if known and self._admin().ends(self.name)[0] == self._position + 1:  # it is the only one since the last look
             record = MadeRecord(self.name, key, value, [header], 0, self._position)
             self._position += 1
             self._apply(record)
@@ -115,24 +112,27 @@ class CompactedTopic:
         ours = [dict(record.headers).get(_TOKEN) == token for record in found]
         return found, ours.index(True) if any(ours) else len(found)
 
-    def _make_sure(self) -> None:
+    def _make_sure(self) -> str:
+        """See that there is such a topic, which keeps what is in it; its ID, empty where it was only made now."""
         admin = self._admin()
         try:
-            if admin.describe(self.name).compacted is False:
-                raise SettingsError(
-                    f"topic {self.name!r} is not compacted, so that what is in it would vanish with time: set its "
-                    "cleanup.policy to compact, or delete it and set what was in it again"
-                )
+            found = admin.describe(self.name)
         except TopicNotFoundError:
             try:
                 admin.create(self.name, partitions=1, replication=None, settings=self._settings)
             except QuixframesError:
                 if self.name not in admin.topics():  # else somebody made it meanwhile
                     raise
+            return ""
+        if found.compacted is False:
+            raise SettingsError(
+                f"topic {self.name!r} is not compacted, so that what is in it would vanish with time: set its "
+                "cleanup.policy to compact, or delete it and set what was in it again"
+            )
+        return found.id
 
     def _begin(self, id: str) -> None:
         self._id = id
-        self._sure = False
         self._position = 0
         self._reset()
 

@@ -108,13 +108,16 @@ class KeySet:
 
 @dataclass(frozen=True, slots=True)
 class Era:
-    """A time in which a topic had so many partitions: the streams that live by that count, in one or several sets."""
+    """A time in which a topic had so many partitions, and the streams that live by that count: those that were found in
+    the topic; and those that were pinned, which are told exactly. Others are placed by the new count before these are
+    known here, and must not be claimed afterwards."""
 
     partitions: int
-    streams: tuple[KeySet, ...] = ()
+    streams: KeySet | None = None
+    pinned: frozenset[bytes] = frozenset()
 
     def __contains__(self, key: bytes) -> bool:
-        return any(key in keys for keys in self.streams)
+        return key in self.pinned or (self.streams is not None and key in self.streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ class Placement:
         """The placement once it is known which streams lived in the topic before it grew."""
         *before, last = self.eras
         found = KeySet.of(key for key in streams if not any(key in era for era in before))
-        return replace(self, eras=(*before, replace(last, streams=(found,))), growing=False, pins=frozenset())
+        return replace(self, eras=(*before, replace(last, streams=found)), growing=False, pins=frozenset())
 
     def folded_up(self) -> Placement:
         """The same placement, once it needs no pins."""
@@ -172,7 +175,7 @@ class Placement:
         if not self.pins:
             return self.eras
         *before, last = self.eras
-        return (*before, replace(last, streams=(*last.streams, KeySet.of(self.pins))))
+        return (*before, replace(last, pinned=last.pinned | self.pins))
 
     def to_json(self) -> str:
         """As text, without the pins, which are records of their own."""
@@ -181,7 +184,11 @@ class Placement:
                 "version": 1,
                 "topic_id": self.topic_id,
                 "eras": [
-                    {"partitions": era.partitions, "streams": [keys.to_text() for keys in era.streams]}
+                    {
+                        "partitions": era.partitions,
+                        "streams": None if era.streams is None else era.streams.to_text(),
+                        "pinned": [base64.b64encode(key).decode() for key in sorted(era.pinned)],
+                    }
                     for era in self.eras
                 ],
                 "partitions": self.partitions,
@@ -201,7 +208,12 @@ class Placement:
         if found["version"] != 1:
             raise SettingsError("a later quixframes has written how the topic's streams are placed: upgrade this one")
         eras = (
-            Era(era["partitions"], tuple(KeySet.from_text(keys) for keys in era["streams"])) for era in found["eras"]
+            Era(
+                era["partitions"],
+                None if era["streams"] is None else KeySet.from_text(era["streams"]),
+                frozenset(base64.b64decode(key) for key in era["pinned"]),
+            )
+            for era in found["eras"]
         )
         return cls(found["topic_id"], tuple(eras), found["partitions"], found["growing"], found["folded"])
 

@@ -112,7 +112,8 @@ def test_a_topic_that_is_open_hears_of_a_contract_that_has_grown(
 def own_contracts(client: qf.StreamingClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A topic of contracts of the test's own, which is not there yet."""
     name = f"__contracts-{uuid.uuid4().hex[:12]}"
-    monkeypatch.setattr("quixframes.contract_store.CONTRACTS", name)
+    monkeypatch.setattr("quixframes.contract_store.CONTRACTS", name)  # what clients are made with
+    monkeypatch.setattr(client._contracts._log, "name", name)
     yield name
     if client.topics.exists(name):
         client.topics.delete(name)
