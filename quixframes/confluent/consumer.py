@@ -37,6 +37,7 @@ __all__ = ["ConfluentConsumer"]
 _log = logging.LoggerAdapter(logging.getLogger(__name__), LogPlace().extra)
 
 _COMMIT_TIMEOUT = 5.0  # seconds that a commit may take before it counts as failed
+_LEAVE = 4.0  # seconds that leaving the group may take: brokers that answer at all do so sooner
 _SILENCE = 4.0  # seconds without a word from a broker that mean trouble; idle connections speak every _REFRESH
 _REFRESH = 2.0  # seconds between two looks at the topics' metadata, which are also a sign of life
 _PAUSE = 0.05  # seconds between two tries of what fails at once
@@ -318,9 +319,9 @@ class ConfluentConsumer:
         deadline = time.monotonic() + timeout
         self._member.end(timeout)
         try:
-            within(max(0.1, (deadline - time.monotonic()) * 0.7), self._shared.client.close)
+            within(max(0.1, min(_LEAVE, (deadline - time.monotonic()) * 0.7)), self._shared.client.close)
         except TimeoutError:
             _log.info("%s: the group could not be told of the end in time", self._what())
         except KafkaException as exc:
             _log.info("%s: the end was not clean: %s", self._what(), exc)
-        self._shared.discard(max(0.1, deadline - time.monotonic()))
+        self._shared.discard(max(0.1, min(_LEAVE, deadline - time.monotonic())))

@@ -227,14 +227,7 @@ class ConfluentProducer:
             self.flush(timeout - min(1.0, timeout / 2))
         finally:
             self._ended = True
-            with self._lock:
-                unsent = [sent for topic in self._topics.values() for _, sent in topic.waiting]
-                for topic in self._topics.values():
-                    topic.waiting.clear()
-                    for narrow in topic.narrow.values():
-                        unsent += [sent for sent, _ in narrow.queue]
-                        narrow.queue.clear()
-            for sent in unsent:
+            for sent in self._take_unsent():
                 self._finish(sent, self._closing_failure())
             self._thread.join(max(0.1, deadline - time.monotonic()))
             for learner in list(self._learners):
@@ -242,6 +235,17 @@ class ConfluentProducer:
             if not self._thread.is_alive():
                 _purge(self._client, min(0.5, max(0.1, deadline - time.monotonic())))
                 self._discard(max(0.1, deadline - time.monotonic()))
+
+    def _take_unsent(self) -> list[Sent]:
+        """What librdkafka was not given yet."""
+        with self._lock:
+            unsent = [sent for topic in self._topics.values() for _, sent in topic.waiting]
+            for topic in self._topics.values():
+                topic.waiting.clear()
+                for narrow in topic.narrow.values():
+                    unsent += [sent for sent, _ in narrow.queue]
+                    narrow.queue.clear()
+        return unsent
 
     # The way into librdkafka. Called with the lock held.
 

@@ -9,14 +9,17 @@ taken it over, that is not done.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from quixframes.confluent.failures import FENCED, MOVED, error_in, is_passing, translated
+from quixframes.confluent.opening import within
 from quixframes.confluent.producer import ConfluentProducer, Sent
 from quixframes.confluent.records import Membership
 from quixframes.errors import (
@@ -30,12 +33,17 @@ from quixframes.errors import (
     TransactionError,
 )
 from quixframes.kafka import Offset, Partition
+from quixframes.logs import Place
 from quixframes.refusals import too_long_a_transaction
 from quixframes.settings import Connection, WriterSettings, seconds
 
 __all__ = ["ConfluentTransactional"]
 
+_log = logging.LoggerAdapter(logging.getLogger(__name__), Place().extra)
+
 _PAUSE = 0.05  # seconds between two tries of what fails at once
+_TRY = 5.0  # seconds that librdkafka is given at a time: called again, it goes on where it was
+_SLACK = 6.0  # ... and after how many more it counts as stuck
 
 
 class ConfluentTransactional(ConfluentProducer):
@@ -47,6 +55,7 @@ class ConfluentTransactional(ConfluentProducer):
         self._since = 0.0  # when the transaction was begun
         self._dead = False
         self._astray = False  # whether librdkafka's numbers for its next messages are wrong
+        self._stuck = False  # whether a call of librdkafka has not come back
         self._failed: Exception | None = None
         self._ending = False
         self._fenced: FencedError | None = None
@@ -101,8 +110,11 @@ class ConfluentTransactional(ConfluentProducer):
         # transaction would fail for that.
         self._astray = self._astray or error.code() > 0
         if error.code() in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT) and not self._closed:
-            return TransactionError(f"topic {sent.topic!r}: the transaction was aborted before this was acknowledged")
+            return self._aborted(sent)
         return super()._failure(sent, error)
+
+    def _aborted(self, sent: Sent) -> TransactionError:
+        return TransactionError(f"topic {sent.topic!r}: the transaction was aborted before this was acknowledged")
 
     def _finish(self, sent: Sent, error: Exception | None) -> None:
         if error is not None:
@@ -165,8 +177,11 @@ class ConfluentTransactional(ConfluentProducer):
         with self._one_end():
             if self._fenced is not None:
                 raise self._fenced
+            # First, so that none of it begins the transaction anew.
+            for sent in self._take_unsent():
+                self._finish(sent, self._aborted(sent))
             try:
-                if self._begun and self._opening.fatal is None:
+                if self._begun and self._opening.fatal is None and not self._stuck:
                     self._repeated("it", deadline, lambda left: self._client.abort_transaction(left))
             except KafkaException as exc:
                 failure = self._failure_of(exc)
@@ -178,7 +193,7 @@ class ConfluentTransactional(ConfluentProducer):
                 with contextlib.suppress(KafkaException):
                     self._client.purge(in_queue=True, in_flight=True, blocking=False)
                 raise
-            if self._opening.fatal is not None or self._astray:
+            if self._opening.fatal is not None or self._astray or self._stuck:
                 self._start_anew(deadline)
             if not self.flush(max(0.1, deadline - time.monotonic())):
                 raise BrokerUnavailableError(f"the transaction was not aborted within {timeout:g} s")
@@ -192,11 +207,12 @@ class ConfluentTransactional(ConfluentProducer):
         with self._lock:
             self._closed = True
             self._lock.notify_all()
-            open_yet = self._begun and not self._ended and self._fenced is None and self._opening.fatal is None
+            open_yet = self._begun and not self._ended and not self._stuck
+            open_yet = open_yet and self._fenced is None and self._opening.fatal is None
         try:
             if open_yet:  # else the cluster does it, a while later
-                with contextlib.suppress(KafkaException):
-                    self._client.abort_transaction(timeout / 2)
+                with contextlib.suppress(KafkaException, TimeoutError):
+                    within(timeout / 2, lambda: self._client.abort_transaction(timeout / 2))
         finally:
             super().close(max(0.1, deadline - time.monotonic()))
 
@@ -260,10 +276,16 @@ class ConfluentTransactional(ConfluentProducer):
     def _repeated(self, doing: str, deadline: float, call: Callable[[float], object]) -> None:
         """Call until it comes off, or fails for good."""
         while True:
-            left = max(0.1, deadline - time.monotonic())
+            remaining = max(0.1, deadline - time.monotonic())
+            left = min(_TRY, remaining)
             try:
-                call(left)
+                within(min(left + _SLACK, remaining + 1.0), partial(call, left))
                 return
+            except TimeoutError as exc:
+                # While coordinators move, librdkafka may never come back from sending offsets, whatever time it has.
+                self._stuck = True
+                _log.warning("librdkafka has not come back from %s: another client takes its place", doing)
+                raise BrokerUnavailableError(f"{doing} did not come off in time: librdkafka is stuck") from exc
             except KafkaException as exc:
                 error = error_in(exc)
                 if error is None or error.txn_requires_abort() or not (error.retriable() or is_passing(exc)):
@@ -276,7 +298,7 @@ class ConfluentTransactional(ConfluentProducer):
         """Have another client take the ID over: the cluster aborts what this one had begun."""
         with self._lock:
             self._renew(self._client)
-            self._dead = self._astray = False
+            self._dead = self._astray = self._stuck = False
         try:
             self._prepare(deadline)
         except BrokerUnavailableError as exc:
