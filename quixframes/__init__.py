@@ -60,14 +60,19 @@ from quixframes.settings import (
 )
 from quixframes.story import EventDefinition, EventLevel, ParameterDefinition, Story, StreamProperties
 from quixframes.stream_writer import StreamWriter
+from quixframes.topic_plan import Applied
+from quixframes.topic_report import Balance, TopicReport
+from quixframes.topic_spec import TopicSpec
 from quixframes.wire import StreamEndType
 
 __version__ = version("quixframes")
 
 __all__ = [
     "AccessDeniedError",
+    "Applied",
     "AuthenticationError",
     "AutoOffsetReset",
+    "Balance",
     "BrokerError",
     "BrokerUnavailableError",
     "BufferSettings",
@@ -128,6 +133,8 @@ __all__ = [
     "Tag",
     "TlsError",
     "TopicNotFoundError",
+    "TopicReport",
+    "TopicSpec",
     "TransactionError",
     "WireError",
     "WriterSettings",
