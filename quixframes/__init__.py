@@ -45,6 +45,7 @@ from quixframes.local import LocalKafka
 from quixframes.output import OutputTopic
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
+from quixframes.retention_gap import RetentionGap
 from quixframes.runner import Summary, run
 from quixframes.sequence import FaultKind, SequenceFault
 from quixframes.settings import (
@@ -116,6 +117,7 @@ __all__ = [
     "RecordColumns",
     "RecordError",
     "Replay",
+    "RetentionGap",
     "Retry",
     "RowBatch",
     "SequenceError",
