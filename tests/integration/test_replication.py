@@ -48,12 +48,13 @@ def test_no_row_is_lost_when_a_node_is_killed(
             write(20)
             leader.kill()
             write(20)
+            assert wait_for(lambda: client.topics.describe(topic).under_replicated == [0], 60)
             leader.restart()
             write(20)
         print(f"replication {replication}: the longest wait for an acknowledgement was {longest:.1f} s")
         assert wait_for(lambda: client.topics.describe(topic).under_replicated == [], 60)
         assert [int(n) for n in client.replay(topic, progress=False).to_frame()["n"]] == list(range(number))
-        assert longest < 45  # in 3 to 14 s on a machine with nothing else to do
+        assert longest < 45  # 2 to 14 s were measured
 
 
 def test_a_replication_over_the_number_of_brokers_is_a_clear_error(cluster: LocalKafka) -> None:
