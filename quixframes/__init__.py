@@ -46,6 +46,7 @@ from quixframes.local import LocalKafka
 from quixframes.output import OutputTopic
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
+from quixframes.retention_gap import RetentionGap
 from quixframes.runner import Summary, run
 from quixframes.sequence import FaultKind, SequenceFault
 from quixframes.settings import (
@@ -61,14 +62,19 @@ from quixframes.settings import (
 )
 from quixframes.story import EventDefinition, EventLevel, ParameterDefinition, Story, StreamProperties
 from quixframes.stream_writer import StreamWriter
+from quixframes.topic_plan import Applied
+from quixframes.topic_report import Balance, TopicReport
+from quixframes.topic_spec import TopicSpec
 from quixframes.wire import StreamEndType
 
 __version__ = version("quixframes")
 
 __all__ = [
     "AccessDeniedError",
+    "Applied",
     "AuthenticationError",
     "AutoOffsetReset",
+    "Balance",
     "BrokerError",
     "BrokerUnavailableError",
     "BufferSettings",
@@ -113,6 +119,7 @@ __all__ = [
     "RecordColumns",
     "RecordError",
     "Replay",
+    "RetentionGap",
     "Retry",
     "RowBatch",
     "SequenceError",
@@ -130,6 +137,8 @@ __all__ = [
     "Tag",
     "TlsError",
     "TopicNotFoundError",
+    "TopicReport",
+    "TopicSpec",
     "TransactionError",
     "WireError",
     "WriterSettings",

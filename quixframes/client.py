@@ -53,6 +53,7 @@ from quixframes.settings import (
 )
 from quixframes.signals import install_sigterm, remove_sigterm
 from quixframes.subscription import GivenTopics, Start, Subscription
+from quixframes.topic_spec import TopicSpec
 from quixframes.topics import Topics
 
 if TYPE_CHECKING:
@@ -115,9 +116,8 @@ class StreamingClient(Closing):
         self._closed = False
         self._contracts = ContractStore(self._get_admin, self._get_producer, self._lone_consumer)
         self._placements = PlacementStore(self._get_admin, self._get_producer, self._lone_consumer)
-        self.topics = Topics(
-            self._get_admin, self._contracts, partial(self.replay, contract=None, progress=False), self._grow
-        )
+        replay = partial(self.replay, contract=None, progress=False)
+        self.topics = Topics(self._get_admin, self._lone_consumer, self._contracts, replay, self._grow)
         # A client lives until it is closed, at the latest when the program ends: so that its group learns of it, and
         # its rows are sent.
         atexit.register(self._close_at_exit)
@@ -153,6 +153,7 @@ class StreamingClient(Closing):
         self,
         topic: str,
         *,
+        create: bool | TopicSpec = False,
         buffer: BufferSettings | None = None,
         codec: Codec | None = None,
         contract: GivenContract = "topic",
@@ -162,6 +163,8 @@ class StreamingClient(Closing):
 
         Args:
             topic: its name. It has to exist: ``client.topics.create(name, partitions=3)`` makes one.
+            create: whether to make it where there is none: True, with one partition and the cluster's defaults, or the
+                :class:`~quixframes.TopicSpec` to make it by. One that exists is left as it is. Default False.
             buffer: the rules of its streams' buffers. Default: 10,000 rows or 1 s, whichever first.
             codec: how rows are written for others: ``JsonRows()``, ``CsvLines()``, ``BytesAsIs()``, or one of your own.
                 It carries rows, and nothing else that a stream may say. Default: quixframes' own wire format.
@@ -175,6 +178,7 @@ class StreamingClient(Closing):
             SettingsError: the contract has dead letters, and ``dead_letters`` names no topic for them.
             BrokerUnavailableError: nobody answers at the address.
         """
+        self.topics._ensure([topic], create)
         description = self._get_admin().describe(topic)
         self._get_producer()  # now, since the first thing written may be an end, told while the client closes
         check = self._contract_check(topic, contract)
@@ -206,6 +210,7 @@ class StreamingClient(Closing):
         auto_offset_reset: AutoOffsetReset | str = AutoOffsetReset.Earliest,
         start: object = None,
         *,
+        create: bool | TopicSpec = False,
         exactly_once: bool = False,
         reader: ReaderSettings | None = None,
         on_bad_message: Literal["raise", "skip"] = "raise",
@@ -229,6 +234,7 @@ class StreamingClient(Closing):
             start: instead of that, a moment for a group that has never committed (or for none): anything that
                 ``pandas.Timestamp`` takes. It is compared with the time at which messages arrived in Kafka, not with
                 event time.
+            create: as in :meth:`open_output_topic`. A pattern names no topic to make.
             exactly_once: whether what this client writes and what this topic commits are one transaction, so that no
                 row counts twice downstream. All outputs of the client take part. Where a batch fails, or was not
                 committed when its partition went, what was written for it does not count, and its rows come again.
@@ -266,6 +272,7 @@ class StreamingClient(Closing):
         )
         reader = reader or ReaderSettings()
         admin = self._get_admin()
+        self.topics._ensure(subscription.names, create)
         topics = subscription.topics(admin)
         for name in topics:
             admin.describe(name)

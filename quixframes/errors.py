@@ -257,7 +257,14 @@ class FencedError(BrokerError):
 
 
 class OffsetGoneError(BrokerError):
-    """What was to be read next is no longer in the topic: retention or a deletion removed it."""
+    """What was to be read next is no longer in the topic: retention or a deletion removed it.
+
+    ``gap`` is the :class:`~quixframes.RetentionGap` where a reader's ``on_gone="raise"`` brought it about, else None.
+    """
+
+    def __init__(self, message: str, *, gap: Any = None) -> None:
+        super().__init__(message)
+        self.gap = gap
 
 
 class LocalKafkaError(QuixframesError):

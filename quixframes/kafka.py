@@ -31,12 +31,14 @@ __all__ = [
     "Offset",
     "Outgoing",
     "Partition",
+    "PartitionDescription",
     "Polled",
     "Producer",
     "Rebalance",
     "Record",
     "Revoking",
     "TopicDescription",
+    "TopicDetails",
     "TransactionalProducer",
     "Transport",
 ]
@@ -198,6 +200,32 @@ class TopicDescription:
     compacted: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PartitionDescription:
+    """A partition as the cluster has it: brokers by their numbers, ``leader`` None where there is none at the moment.
+    ``size`` is the bytes of its log, ``stored`` those of all its replicas; both None where nobody may, or can, tell."""
+
+    number: int
+    leader: int | None
+    replicas: tuple[int, ...]
+    in_sync: tuple[int, ...]
+    size: int | None = None
+    stored: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDetails:
+    """A topic as the cluster has it, all of it. ``settings`` has every setting that holds for it, by Kafka's names, and
+    is empty where they may not be seen; ``own`` are the names of those that are its own, and not the cluster's
+    defaults."""
+
+    name: str
+    id: str
+    partitions: tuple[PartitionDescription, ...]
+    settings: Mapping[str, str]
+    own: frozenset[str]
+
+
 class Producer(Protocol):
     """Sends messages: idempotent, acknowledged by all in-sync replicas."""
 
@@ -325,6 +353,20 @@ class Admin(Protocol):
             BrokerUnavailableError: nobody answered in time.
         """
 
+    def details(self, topic: str) -> TopicDetails:
+        """The topic with its partitions and settings, which costs more requests than ``describe``.
+
+        Raises:
+            TopicNotFoundError, AccessDeniedError, BrokerUnavailableError: as ``describe``.
+        """
+
+    def brokers(self) -> list[int]:
+        """The numbers of the brokers that are there, sorted."""
+
+    def groups(self, topic: str) -> dict[str, dict[int, int]]:
+        """The committed offset of each partition, for every group that has committed one of this topic; of those that
+        the principal may see. By the group's name, sorted."""
+
     def topics(self) -> list[str]:
         """Names of the topics there are, internal ones left out, sorted."""
 
@@ -333,6 +375,15 @@ class Admin(Protocol):
 
         Raises:
             BrokerError: it exists already, or cannot be.
+        """
+
+    def alter(self, topic: str, settings: Mapping[str, str | None]) -> None:
+        """Change these settings of a topic, by Kafka's names, and no others; None: back to the cluster's default. It
+        returns when they are accepted; brokers hear of them a moment later.
+
+        Raises:
+            TopicNotFoundError: there is none.
+            BrokerError: a setting is unknown, or cannot have that value. None was changed.
         """
 
     def add_partitions(self, topic: str, to: int) -> None:

@@ -21,11 +21,19 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 
 from quixframes.assignment import Account, Assignment, Chunk
-from quixframes.errors import ClosedError, CommitError, GroupMovedOnError, QuixframesError, TopicNotFoundError
+from quixframes.errors import (
+    ClosedError,
+    CommitError,
+    GroupMovedOnError,
+    OffsetGoneError,
+    QuixframesError,
+    TopicNotFoundError,
+)
 from quixframes.kafka import Admin, Change, Consumer, Offset, Partition, Polled, Rebalance, Record
 from quixframes.ledger import Ledger
 from quixframes.logs import Place
 from quixframes.outage import Outage
+from quixframes.retention_gap import RetentionGap
 from quixframes.settings import Hooks, ReaderSettings, byte_count, seconds
 from quixframes.subscription import Start, Subscription
 
@@ -90,6 +98,7 @@ class Poller:
         self._start = start
         self._hooks = hooks
         self._found = found
+        self._on_gone = settings.on_gone
         self._most_bytes = byte_count(settings.prefetch)
         self._model_timeout = None if settings.model_timeout is None else seconds(settings.model_timeout)
         self.lock = threading.RLock()
@@ -479,18 +488,21 @@ class Poller:
         starts = {at: committed.get(at) or Offset(self._begin.get(at, 0)) for at in self._starting}
         if fresh and not self._start.is_earliest:
             # "From now on" is a place in the log from here on: a restart before the first commit must not move it.
-            try:
-                self._consumer.commit({at: starts[at] for at in fresh})
-            except CommitError as exc:
-                log.warning(
-                    "%s: where the group begins could not be committed: %s", self._place, exc, extra=self._place.extra
-                )
+            self._commit_start({at: starts[at] for at in fresh})
         with self._changed:
             for at, offset in starts.items():
                 self.assignments[at] = self._assignment(at, Ledger(*offset), offset.offset, offset)
                 self._consumer.seek(at, offset.offset)
             self._starting.clear()
             self.generation += 1
+
+    def _commit_start(self, offsets: dict[Partition, Offset]) -> None:
+        try:
+            self._consumer.commit(offsets)
+        except CommitError as exc:
+            log.warning(
+                "%s: where the group begins could not be committed: %s", self._place, exc, extra=self._place.extra
+            )
 
     def _assignment(
         self, at: Partition, ledger: Ledger | None, offset: int, committed: Offset | None = None
@@ -527,30 +539,44 @@ class Poller:
             self.generation += 1
 
     def _skip_gone(self) -> None:
-        """Go on after a part of the log that is no longer there, and say so."""
+        """Go on after a part of the log that is no longer there, or raise, as the user chose; and say so."""
         for at, wanted in list(self._gone.items()):
             first = self._admin.beginnings(at.topic)[at.number]
-            if first > wanted:
-                self.messages_gone += first - wanted
-                log.warning(
-                    "%s: retention removed offsets %d to %d (%d messages) before they were read",
-                    at, wanted, first - 1, first - wanted, extra=Place(*at, wanted).extra,
-                )  # fmt: skip
+            latest = self._on_gone == "latest"
+            gap = RetentionGap(at, wanted, first, self._admin.ends(at.topic)[at.number] if latest else first)
+            self.messages_gone += gap.messages
+            del self._gone[at]
+            if self._on_gone == "raise":
+                self._tell("gone", gap)
+                raise OffsetGoneError(
+                    f"{at}: {gap}. To go on with what is left, open the topic with "
+                    "ReaderSettings(on_gone='earliest'), or 'latest'",
+                    gap=gap,
+                )
+            log.warning("%s: %s; going on at %d", at, gap, gap.next, extra=Place(*at, wanted).extra)
+            self._go_on(at, gap.next, anew=latest)
+            self._tell("gone", gap)
+
+    def _go_on(self, at: Partition, offset: int, *, anew: bool) -> None:
+        """Read a partition on from somewhere else; with ``anew``, have the group begin there too, as far as nothing of
+        before is left to be finished."""
+        with self._changed:
+            old = self.assignments[at]
+            if old.ledger is None:
+                old.gaps.append(offset)
             else:
-                log.warning(
-                    "%s: offset %d is not in the topic (was it made anew?); going on at %d",
-                    at, wanted, first, extra=Place(*at, wanted).extra,
-                )  # fmt: skip
-            with self._changed:
-                old = self.assignments[at]
-                if old.ledger is not None and first < old.ledger.next:
+                waits = old.ledger.rows_left or any(one is old for chunk, _ in self._chunks for one, _ in chunk)
+                anew = anew and not waits
+                if anew or offset < old.ledger.next:
                     self._let_go(old)
-                    self.assignments[at] = self._assignment(at, Ledger(first), first)
+                    self.assignments[at] = self._assignment(at, Ledger(offset), offset)
                     self.generation += 1
                 else:
-                    old.gaps.append(first)
-                self._consumer.seek(at, first)
-                del self._gone[at]
+                    old.gaps.append(offset)
+            self._consumer.seek(at, offset)
+        if anew and self.has_group:
+            # A restart before the first commit would come to a later end, and pass over what came in between.
+            self._commit_start({at: Offset(offset)})
 
     # Commits
 

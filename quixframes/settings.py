@@ -295,6 +295,9 @@ class ReaderSettings:
         warn_after: how long the cluster may be out of reach before a warning is logged. Default 5 s.
         stream_idle: a stream that was not closed and has been silent for so long is reported, by ``Hooks.idle`` or else
             in the log. Default None: never.
+        on_gone: what to do where retention has removed what was to be read next, as after a long absence: go on with
+            the "earliest" that is left (default), or with the "latest", which passes over what is left as well; or
+            "raise" an :class:`~quixframes.OffsetGoneError` in the loop. In each case ``Hooks.gone`` is told of it.
     """
 
     prefetch: Size = "64 MB"
@@ -306,6 +309,7 @@ class ReaderSettings:
     model_timeout: Duration | None = None
     warn_after: Duration = "5s"
     stream_idle: Duration | None = None
+    on_gone: Literal["earliest", "latest", "raise"] = "earliest"
 
     def __post_init__(self) -> None:
         byte_count(self.prefetch, name="prefetch")
@@ -322,6 +326,8 @@ class ReaderSettings:
             seconds(self.model_timeout, name="model_timeout")
         if self.stream_idle is not None:
             seconds(self.stream_idle, name="stream_idle")
+        if self.on_gone not in ("earliest", "latest", "raise"):
+            raise SettingsError(f"on_gone={self.on_gone!r} has to be 'earliest', 'latest' or 'raise'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +400,7 @@ class Hooks:
         committed: told the offset that was committed, by partition.
         idle: told a stream (:class:`~quixframes.StreamReader`) that has been silent for ``ReaderSettings.stream_idle``,
             once, until it speaks again. In the loop's thread. Its writer may have vanished.
+        gone: told of what retention removed before it was read: a :class:`~quixframes.RetentionGap`.
     """
 
     assigned: Callable[[list[Any]], object] | None = None
@@ -401,6 +408,7 @@ class Hooks:
     lost: Callable[[dict[Any, list[str]]], object] | None = None
     committed: Callable[[dict[Any, int]], object] | None = None
     idle: Callable[[Any], object] | None = None
+    gone: Callable[[Any], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,94 +1,152 @@
-"""Topics as things to make, look at and remove: ``client.topics``."""
+"""Topics as things to make, look at, change and remove: ``client.topics``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import builtins
+import html
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal
+
+import pandas as pd
 
 from quixframes.contract_store import ContractStore
 from quixframes.contracts import Contract
-from quixframes.errors import SettingsError, TopicNotFoundError
+from quixframes.errors import AccessDeniedError, BrokerError, OffsetGoneError, SettingsError, TopicNotFoundError
 from quixframes.growth import Growth
-from quixframes.kafka import Admin, TopicDescription
+from quixframes.kafka import Admin, Consumer, TopicDescription, TopicDetails
+from quixframes.logs import Place
 from quixframes.replay import Replay
-from quixframes.settings import Duration, Size, byte_count, nanoseconds, seconds, whole_number
+from quixframes.settings import Duration, Size, seconds, whole_number
 from quixframes.subscription import OWN
+from quixframes.topic_plan import Applied, Outcome
+from quixframes.topic_report import Balance, TopicReport, balance_of, report_of
+from quixframes.topic_spec import Difference, TopicSpec, compare
+from quixframes.topic_survey import Survey, survey
 
 __all__ = ["Topics"]
 
+log = logging.getLogger(__name__)
+
+_EDGE = 2  # messages at either end of a partition; the last offset may be the mark of a transaction's end
+
 
 class Topics:
-    """The topics of a cluster."""
+    """The topics of a cluster.
+
+    Args:
+        admin: gives the client's own.
+        consumer: makes a consumer of no group.
+        contracts: where contracts are kept.
+        replay: reads a topic.
+    """
 
     def __init__(
         self,
         admin: Callable[[], Admin],
+        consumer: Callable[[], Consumer],
         contracts: ContractStore,
         replay: Callable[[str], Replay],
         grow: Callable[..., Growth],
     ) -> None:
         self._admin = admin
+        self._consumer = consumer
         self._contracts = contracts
         self._replay = replay
         self._grow = grow
 
+    # Making, changing, removing
+
     def create(
         self,
-        name: str,
+        name: str | TopicSpec,
         *,
-        partitions: int = 1,
+        partitions: int | None = None,
         replication: int | None = None,
-        retention: Duration | None = None,
+        retention: Duration | Literal["forever"] | None = None,
+        retention_size: Size | Literal["unlimited"] | None = None,
         message_limit: Size | None = None,
+        compression: Literal["producer", "none", "gzip", "snappy", "lz4", "zstd"] | None = None,
+        min_in_sync: int | None = None,
         contract: Any = None,
     ) -> TopicDescription:
         """Make a topic, and return when it can be used.
 
         Args:
-            name: letters, digits, dots, underscores and hyphens.
-            partitions: how many instances of one model may share the topic at most. It can grow later, not shrink.
+            name: letters, digits, dots, underscores and hyphens. Or a :class:`TopicSpec`, which says all but the
+                contract.
+            partitions: how many instances of one model may share the topic at most. Default 1. It can grow later, not
+                shrink.
             replication: on how many brokers each row is kept; what the cluster has as its default when None.
-            retention: how long rows are kept; the cluster's default (usually 7 days) when None.
+            retention: how long rows are kept; the cluster's default (usually 7 days) when None; or "forever".
+            retention_size: how large it may become, over all partitions, before the oldest rows go; the cluster's
+                default (usually "unlimited") when None. Kafka limits each partition: each gets its equal part.
             message_limit: the largest message; the cluster's default (usually 1 MiB) when None.
+            compression, min_in_sync: as in :class:`TopicSpec`.
             contract: what its rows have to be like, as in :meth:`set_contract`; nothing said when None.
 
         Raises:
+            SettingsError: an argument cannot be; the replication is over the number of brokers, for one.
             BrokerError: there is a topic of that name, or the cluster cannot make it so.
         """
-        whole_number(partitions, "partitions", least=1)
-        if replication is not None:
-            whole_number(replication, "replication", least=1)
-        settings = {}
-        if retention is not None:
-            settings["retention.ms"] = str(nanoseconds(retention, name="retention") // 10**6)
-        if message_limit is not None:
-            settings["max.message.bytes"] = str(byte_count(message_limit, name="message_limit"))
+        spec = _spec(
+            name,
+            partitions=partitions,
+            replication=replication,
+            retention=retention,
+            retention_size=retention_size,
+            message_limit=message_limit,
+            compression=compression,
+            min_in_sync=min_in_sync,
+        )
         given = None if contract is None else Contract.of(contract)
         admin = self._admin()
-        admin.create(name, partitions=partitions, replication=replication, settings=settings)
+        if spec.replication is not None or spec.min_in_sync is not None:
+            spec.check(len(admin.brokers()))
+        self._make(spec)
         if given is not None:
-            self._contracts.set(name, given, evolve=False)
-        return admin.describe(name)
+            self._contracts.set(spec.name, given, evolve=False)
+        return admin.describe(spec.name)
 
-    def describe(self, name: str) -> TopicDescription:
-        """The topic as the cluster has it.
+    def alter(
+        self,
+        name: str,
+        *,
+        retention: Duration | Literal["forever"] | None = None,
+        retention_size: Size | Literal["unlimited"] | None = None,
+        message_limit: Size | None = None,
+        compression: Literal["producer", "none", "gzip", "snappy", "lz4", "zstd"] | None = None,
+        min_in_sync: int | None = None,
+    ) -> Applied:
+        """Change settings of a topic; what is None, and everything else, stays as it is.
+
+        Shorter retention removes rows for good, within minutes. For more partitions see :meth:`add_partitions`.
+
+        Args:
+            name: the topic. All others are as in :class:`TopicSpec`.
+
+        Returns:
+            What was changed, as a table.
 
         Raises:
-            TopicNotFoundError: there is none of that name.
+            SettingsError: an argument cannot be.
+            TopicNotFoundError: there is no such topic.
         """
-        return self._admin().describe(name)
-
-    def exists(self, name: str) -> bool:
-        """Whether there is a topic of that name."""
-        try:
-            self._admin().describe(name)
-        except TopicNotFoundError:
-            return False
-        return True
-
-    def list(self) -> list[str]:
-        """The names of all topics but Kafka's and quixframes' internal ones, sorted."""
-        return [name for name in self._admin().topics() if not name.startswith(OWN)]
+        spec = _spec(
+            name,
+            retention=retention,
+            retention_size=retention_size,
+            message_limit=message_limit,
+            compression=compression,
+            min_in_sync=min_in_sync,
+        )
+        self._admin().describe(name)
+        applied = self.apply([spec])
+        for one in applied.not_done:
+            if one.error is not None:
+                raise one.error
+            raise SettingsError(f"{one.difference.item}={one.difference.wanted} of topic {name!r}: {one.why}")
+        return applied
 
     def delete(self, name: str) -> None:
         """Remove a topic and every row in it, and forget its contract.
@@ -128,6 +186,107 @@ class Topics:
         return self._grow(
             name, to, settle=None if settle is None else seconds(settle, name="settle"), progress=progress
         )
+
+    def apply(self, specs: Sequence[TopicSpec], *, dry_run: bool = False, settle: Duration | None = None) -> Applied:
+        """Make the topics what they are to be: create those that are not there, change what differs, leave all else.
+
+        Each topic is done by itself: what cannot be done, or fails, is told in the result, and the others are done.
+        What is refused: fewer partitions, another replication. No topic is ever removed.
+
+        Args:
+            specs: what topics are to be like.
+            dry_run: only tell what would be done.
+            settle: for topics that get more partitions, which takes a while: as in :meth:`add_partitions`.
+
+        Returns:
+            Every difference, and what became of it; shown as a table.
+
+        Raises:
+            SettingsError: two specs are of one topic.
+            BrokerUnavailableError: nobody answers.
+
+        >>> client.topics.apply([TopicSpec("engine", partitions=6, retention="7 days")], dry_run=True)  # doctest: +SKIP
+        """
+        if isinstance(specs, TopicSpec):
+            specs = [specs]
+        names = [spec.name for spec in specs]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise SettingsError(f"there are several specs of topic {', '.join(sorted(twice))}: give one")
+        brokers = len(self._admin().brokers())
+        return Applied(tuple(outcome for spec in specs for outcome in self._apply(spec, brokers, dry_run, settle)))
+
+    # Looking
+
+    def list(self) -> builtins.list[str]:
+        """The names of all topics but Kafka's and quixframes' internal ones, sorted."""
+        return [name for name in self._admin().topics() if not name.startswith(OWN)]
+
+    def table(self) -> pd.DataFrame:
+        """All topics, a row each, indexed by name: partitions, replication, messages, bytes, stored (with replicas),
+        retention and retention_size (as Kafka has them, the size for all partitions; None is without end), oldest and
+        newest event time. Topics that may not be described are left out.
+
+        It asks several things of every topic: with thousands of them, take :meth:`list`.
+        """
+        reports = []
+        for name in self.list():
+            try:
+                details = self._admin().details(name)
+                reports.append((details, self._report(details, rows=False)))
+            except (TopicNotFoundError, AccessDeniedError) as exc:
+                log.info("%s: left out of the table: %s", Place(name), exc, extra=Place(name).extra)
+        rows = [
+            {
+                "topic": one.name,
+                "partitions": one.partitions,
+                "replication": one.replication,
+                "messages": one.messages,
+                "bytes": one.bytes,
+                "stored": one.stored,
+                "retention": _time(found.settings.get("retention.ms")),
+                "retention_size": _size(found.settings.get("retention.bytes"), one.partitions),
+                "oldest": one.oldest,
+                "newest": one.newest,
+            }
+            for found, one in reports
+        ]
+        columns = ["topic", "partitions", "replication", "messages", "bytes", "stored", "retention"]
+        frame = pd.DataFrame(rows, columns=[*columns, "retention_size", "oldest", "newest"]).set_index("topic")
+        sizes = dict.fromkeys(("bytes", "stored", "retention_size"), "Int64")
+        moments = dict.fromkeys(("oldest", "newest"), "datetime64[ns, UTC]")
+        return frame.astype({**sizes, **moments, "retention": "timedelta64[ms]"})
+
+    def describe(self, name: str, *, rows: bool = False) -> TopicReport:
+        """The topic as it is now.
+
+        Args:
+            name: the topic.
+            rows: whether to read all of it, for how many rows and streams there are. Default False: the first and last
+                messages of each partition alone are read.
+
+        Raises:
+            TopicNotFoundError: there is none of that name.
+            OffsetGoneError: with ``rows``: retention removed a part of it while it was being read.
+        """
+        return self._report(self._admin().details(name), rows=rows)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a topic of that name."""
+        try:
+            self._admin().describe(name)
+        except TopicNotFoundError:
+            return False
+        return True
+
+    def balance(self, name: str) -> Balance:
+        """How evenly streams, rows and bytes are spread over the topic's partitions. It reads all of the topic.
+
+        Raises:
+            TopicNotFoundError: there is no such topic.
+            OffsetGoneError: retention removed a part of it while it was being read.
+        """
+        begin, end = self._admin().beginnings(name), self._admin().ends(name)
+        return balance_of(name, self._survey(name, begin, end))
 
     # Contracts
 
@@ -183,4 +342,122 @@ class Topics:
         self._contracts.remove(name)
 
     def __repr__(self) -> str:
-        return "<Topics: create, describe, exists, list, delete, contract, set_contract, learn_contract>"
+        return "<Topics: list(), table(), describe(name), create(name), alter(name), apply([...]), delete(name), ...>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>"
+
+    # Inside
+
+    def _ensure(self, names: Collection[str], create: bool | TopicSpec) -> None:
+        """Make those topics that are not there, where the user allows it, when they are about to be opened."""
+        if not create:
+            return
+        if isinstance(create, TopicSpec) and set(names) != {create.name}:
+            raise SettingsError(
+                f"create={create!r} is of another topic than the one that is opened: {', '.join(names)}"
+            )
+        for name in names:
+            if not self.exists(name):
+                spec = create if isinstance(create, TopicSpec) else TopicSpec(name)
+                try:
+                    made = self.create(spec)
+                except BrokerError:
+                    if not self.exists(name):  # else another instance was quicker
+                        raise
+                    continue
+                log.info(
+                    "%s: was made, with %d partitions and a replication of %d",
+                    Place(name), made.partitions, made.replication, extra=Place(name).extra,
+                )  # fmt: skip
+
+    def _make(self, spec: TopicSpec) -> None:
+        partitions = 1 if spec.partitions is None else spec.partitions
+        settings = spec.settings(partitions)
+        self._admin().create(spec.name, partitions=partitions, replication=spec.replication, settings=settings)
+
+    def _apply(self, spec: TopicSpec, brokers: int, dry_run: bool, settle: Duration | None) -> builtins.list[Outcome]:
+        try:
+            details: TopicDetails | None = self._admin().details(spec.name)
+        except TopicNotFoundError:
+            details = None
+        except BrokerError as exc:
+            return [Outcome(Difference(spec.name, "", "unknown", str(spec)), "failed", str(exc), exc)]
+        differences = compare(spec, details, brokers)
+        if not differences:
+            return [Outcome(Difference(spec.name, "", "", ""), "as it is to be")]
+        refused = [Outcome(one, "refused", one.refusal) for one in differences if one.refusal is not None]
+        allowed = [one for one in differences if one.refusal is None]
+        if dry_run:
+            return [*(Outcome(one, "to do") for one in allowed), *refused]
+        done: builtins.list[Outcome] = []
+        changes = [one for one in allowed if one.item not in ("topic", "partitions")]
+        settings: Mapping[str, str | None] = {k: v for one in changes for k, v in (one.settings or {}).items()}
+        for one in allowed:
+            if one.item == "topic":
+                done += _tried([one], lambda: self._make(spec))
+            elif one.item == "partitions":
+                wanted = spec.partitions or 1
+                done += _tried([one], lambda: self.add_partitions(spec.name, wanted, settle=settle, progress=False))
+        if changes:
+            done += _tried(changes, lambda: self._admin().alter(spec.name, settings))
+        return [*done, *refused]
+
+    def _report(self, details: TopicDetails, *, rows: bool) -> TopicReport:
+        admin, name = self._admin(), details.name
+        begin, end = admin.beginnings(name), admin.ends(name)
+        return report_of(
+            details,
+            message_limit=int(details.settings.get("max.message.bytes", 0)) or admin.describe(name).message_limit,
+            begin=begin,
+            end=end,
+            groups=admin.groups(name),
+            surveys=self._survey(name, begin, end) if rows else self._edges(name, begin, end),
+            whole=rows,
+        )
+
+    def _survey(self, name: str, begin: Mapping[int, int], end: Mapping[int, int]) -> dict[int, Survey]:
+        consumer = self._consumer()
+        try:
+            return survey(consumer, name, begin, end)
+        finally:
+            consumer.close(5.0)
+
+    def _edges(self, name: str, begin: Mapping[int, int], end: Mapping[int, int]) -> dict[int, Survey]:
+        """The first and the last messages of each partition."""
+        found = {number: Survey() for number in end}
+        firsts = {number: min(offset + _EDGE, end[number]) for number, offset in begin.items()}
+        lasts = {number: max(firsts[number], offset - _EDGE) for number, offset in end.items()}
+        for first, last in ((begin, firsts), (lasts, end)):
+            if any(first[number] < last[number] for number in last):
+                try:
+                    for number, read in self._survey(name, first, last).items():
+                        found[number].unite(read)
+                except (OffsetGoneError, AccessDeniedError) as exc:
+                    log.info("%s: its event times are not known: %s", Place(name), exc, extra=Place(name).extra)
+        return found
+
+
+def _spec(name: str | TopicSpec, **wanted: Any) -> TopicSpec:
+    """The one that was given, or that of these arguments."""
+    if not isinstance(name, TopicSpec):
+        return TopicSpec(name, **wanted)
+    if given := [name for name, value in wanted.items() if value is not None]:
+        raise SettingsError(f"{', '.join(given)} beside a TopicSpec: say it in the one or in the other")
+    return name
+
+
+def _tried(differences: Sequence[Difference], call: Callable[[], object]) -> builtins.list[Outcome]:
+    try:
+        call()
+    except (BrokerError, SettingsError) as exc:
+        return [Outcome(one, "failed", str(exc), exc) for one in differences]
+    return [Outcome(one, "done") for one in differences]
+
+
+def _time(milliseconds: str | None) -> pd.Timedelta | None:
+    return None if milliseconds is None or int(milliseconds) < 0 else pd.Timedelta(int(milliseconds), unit="ms")
+
+
+def _size(share: str | None, partitions: int) -> int | None:
+    return None if share is None or int(share) < 0 else int(share) * partitions

@@ -7,13 +7,29 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ConfigSource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+)
 
 from quixframes.confluent.failures import UNKNOWN_TOPIC, error_in, is_passing, translated
 from quixframes.confluent.opening import Opening, settings_for, within
 from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError, ClosedError
-from quixframes.kafka import TopicDescription
+from quixframes.kafka import PartitionDescription, TopicDescription, TopicDetails
 from quixframes.settings import Connection, seconds
 
 __all__ = ["ConfluentAdmin"]
@@ -21,6 +37,8 @@ __all__ = ["ConfluentAdmin"]
 _DEFAULT_MESSAGE_LIMIT = 1_048_588  # Kafka's own; for principals that may not see the topic's settings
 _PAUSE = 0.02  # seconds between two looks at a topic that is being made or removed
 _SPEC: Any = OffsetSpec  # its types are there in part
+_SET, _UNSET = AlterConfigOpType.SET, AlterConfigOpType.DELETE
+_TOPICS_OWN = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
 # Brokers do not say in a list of topics which of them are their own.
 _INTERNAL = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
 
@@ -43,7 +61,7 @@ class ConfluentAdmin:
         """The topic as the cluster has it."""
         doing = f"topic {topic!r} cannot be described"
         found = self._look(topic, doing)
-        settings = self._topic_settings(topic, doing)
+        settings = {name: setting.value for name, setting in self._configs(topic, doing).items()}
         policy = settings.get("cleanup.policy")
         return TopicDescription(
             name=topic,
@@ -53,6 +71,62 @@ class ConfluentAdmin:
             id=str(found.topic_id),
             compacted=None if policy is None else policy == "compact",
         )
+
+    def details(self, topic: str) -> TopicDetails:
+        """The topic with its partitions and settings. Sizes are not told: librdkafka has no request for them."""
+        doing = f"topic {topic!r} cannot be described"
+        found = self._look(topic, doing)
+        settings = self._configs(topic, doing)
+        partitions = (
+            PartitionDescription(
+                part.id,
+                None if part.leader is None or part.leader.id < 0 else part.leader.id,
+                tuple(node.id for node in part.replicas),
+                tuple(node.id for node in part.isr),
+            )
+            for part in sorted(found.partitions, key=lambda part: int(part.id))
+        )
+        return TopicDetails(
+            topic,
+            str(found.topic_id),
+            tuple(partitions),
+            {name: setting.value for name, setting in settings.items()},
+            frozenset(name for name, one in settings.items() if one.source == _TOPICS_OWN),
+        )
+
+    def brokers(self) -> list[int]:
+        """The numbers of the brokers that are there, sorted."""
+
+        def look(left: float) -> list[int]:
+            return sorted(
+                node.id for node in self._client.describe_cluster(request_timeout=left).result(left + 1).nodes
+            )
+
+        brokers: list[int] = self._tried("the brokers cannot be listed", look)
+        return brokers
+
+    def groups(self, topic: str) -> dict[str, dict[int, int]]:
+        """What each group has committed of the topic."""
+        doing = f"the groups of topic {topic!r} cannot be looked up"
+        numbers = [part.id for part in self._look(topic, doing).partitions]
+
+        def look(left: float) -> dict[str, dict[int, int]]:
+            listed = self._client.list_consumer_groups(request_timeout=left).result(left + 1)
+            for failed in listed.errors:
+                raise KafkaException(failed) if isinstance(failed, KafkaError) else failed
+            asked = {}
+            for name in sorted(group.group_id for group in listed.valid):
+                # It takes one group at a time; asked together, their answers come together.
+                wanted = ConsumerGroupTopicPartitions(name, [TopicPartition(topic, number) for number in numbers])
+                asked[name] = self._client.list_consumer_group_offsets([wanted], request_timeout=left)[name]
+            offsets = {
+                name: {at.partition: at.offset for at in answer.result(left + 1).topic_partitions if at.offset >= 0}
+                for name, answer in asked.items()
+            }
+            return {name: dict(sorted(of.items())) for name, of in offsets.items() if of}
+
+        groups: dict[str, dict[int, int]] = self._tried(doing, look, topic)
+        return groups
 
     def topics(self) -> list[str]:
         """Names of the topics there are, internal ones left out, sorted."""
@@ -82,6 +156,19 @@ class ConfluentAdmin:
 
         self._tried(doing, make, topic)
         self._wait_for_leaders(topic, partitions, doing, "was created")
+
+    def alter(self, topic: str, settings: Mapping[str, str | None]) -> None:
+        """Change these settings of a topic, and no others."""
+        changes = [
+            ConfigEntry(name, value, incremental_operation=_UNSET if value is None else _SET)
+            for name, value in settings.items()
+        ]
+        wanted = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=changes)
+
+        def change(left: float) -> None:
+            self._client.incremental_alter_configs([wanted], request_timeout=left)[wanted].result(left + 1)
+
+        self._tried(f"topic {topic!r} cannot be changed", change, topic)
 
     def add_partitions(self, topic: str, to: int) -> None:
         """Let the topic have ``to`` partitions, and return when the new ones can be written to and read from."""
@@ -168,16 +255,15 @@ class ConfluentAdmin:
 
         return self._tried(doing, look, topic)
 
-    def _topic_settings(self, topic: str, doing: str) -> dict[str, str]:
+    def _configs(self, topic: str, doing: str) -> dict[str, Any]:
         """Its settings; none where they may not be seen."""
         wanted = ConfigResource(ConfigResource.Type.TOPIC, topic)
 
-        def look(left: float) -> dict[str, str]:
-            found = self._client.describe_configs([wanted], request_timeout=left)[wanted].result(left + 1)
-            return {name: setting.value for name, setting in found.items()}
+        def look(left: float) -> Any:
+            return self._client.describe_configs([wanted], request_timeout=left)[wanted].result(left + 1)
 
         try:
-            settings: dict[str, str] = self._tried(doing, look, topic)
+            settings: dict[str, Any] = self._tried(doing, look, topic)
             return settings
         except AccessDeniedError:
             return {}

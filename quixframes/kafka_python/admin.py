@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 
 from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError, ClosedError
-from quixframes.kafka import TopicDescription
+from quixframes.kafka import PartitionDescription, TopicDescription, TopicDetails
 from quixframes.kafka_python.failures import is_passing, translated
 from quixframes.kafka_python.network import Opening, settings_for
 from quixframes.settings import Connection, seconds
@@ -21,6 +22,7 @@ __all__ = ["PythonAdmin"]
 
 _DEFAULT_MESSAGE_LIMIT = 1_048_588  # Kafka's own; for principals that may not see the topic's settings
 _PAUSE = 0.02  # seconds between two looks at a topic that is being made or removed
+_REFUSED = re.compile(r"\[Error (\d+)\] (?:\w+: )?(.*)", re.DOTALL)
 
 
 class PythonAdmin:
@@ -42,7 +44,8 @@ class PythonAdmin:
         """The topic as the cluster has it."""
         doing = f"topic {topic!r} cannot be described"
         found = self._look(topic, doing)
-        settings = self._settings(topic, doing)
+        configs = self._configs(topic, doing, ["max.message.bytes", "cleanup.policy"])
+        settings = {name: setting["value"] for name, setting in configs.items()}
         policy = settings.get("cleanup.policy")
         return TopicDescription(
             name=topic,
@@ -52,6 +55,57 @@ class PythonAdmin:
             id=str(found["topic_id"]),
             compacted=None if policy is None else policy == "compact",
         )
+
+    def details(self, topic: str) -> TopicDetails:
+        """The topic with its partitions and settings."""
+        doing = f"topic {topic!r} cannot be described"
+        found = self._look(topic, doing)
+        settings = self._configs(topic, doing)
+        sizes = self._sizes(topic)
+        partitions = []
+        for part in sorted(found["partitions"], key=lambda part: int(part["partition_index"])):
+            number, leader = part["partition_index"], part["leader_id"]
+            size = sizes.get((leader, number))
+            stored = sum(there for (_, one), there in sizes.items() if one == number)
+            partitions.append(
+                PartitionDescription(
+                    number,
+                    leader if leader >= 0 else None,
+                    tuple(part["replica_nodes"]),
+                    tuple(part["isr_nodes"]),
+                    size,
+                    None if size is None else stored,
+                )
+            )
+        return TopicDetails(
+            topic,
+            str(found["topic_id"]),
+            tuple(partitions),
+            {name: setting["value"] for name, setting in settings.items()},
+            frozenset(name for name, one in settings.items() if one["config_source"] == "DYNAMIC_TOPIC_CONFIG"),
+        )
+
+    def brokers(self) -> list[int]:
+        """The numbers of the brokers that are there, sorted."""
+        found = self._tried("the brokers cannot be listed", self._client.describe_cluster)
+        return sorted(broker["broker_id"] for broker in found["brokers"])
+
+    def groups(self, topic: str) -> dict[str, dict[int, int]]:
+        """What each group has committed of the topic."""
+        doing = f"the groups of topic {topic!r} cannot be looked up"
+        wanted = [TopicPartition(topic, part["partition_index"]) for part in self._partitions(topic, doing)]
+
+        def look() -> dict[str, dict[int, int]]:
+            names = [one["group_id"] for one in self._client.list_groups() if one["protocol_type"] in ("consumer", "")]
+            found = self._client.list_group_offsets(dict.fromkeys(names, wanted)) if names else {}
+            offsets = {
+                name: {at.partition: one.offset for at, one in sorted(of.items()) if one.offset >= 0}
+                for name, of in sorted(found.items())
+            }
+            return {name: of for name, of in offsets.items() if of}
+
+        groups: dict[str, dict[int, int]] = self._tried(doing, look, topic)
+        return groups
 
     def topics(self) -> list[str]:
         """Names of the topics there are, internal ones left out, sorted."""
@@ -82,6 +136,20 @@ class PythonAdmin:
 
         self._tried(doing, make, topic)
         self._wait_for_leaders(topic, partitions, doing, "was created")
+
+    def alter(self, topic: str, settings: Mapping[str, str | None]) -> None:
+        """Change these settings of a topic, and no others."""
+        # Without "incremental" every setting that is not named would go back to its default.
+        changes = {name: ("DELETE" if value is None else "SET", value) for name, value in settings.items()}
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, topic, changes)]
+
+        def change() -> None:
+            verdict = self._client.alter_configs(wanted, raise_on_unknown=False, incremental=True)["topic"][topic]
+            refused = _REFUSED.match(str(verdict))  # it is told in no other way
+            if refused is not None:
+                raise theirs.for_code(int(refused[1]))(refused[2])
+
+        self._tried(f"topic {topic!r} cannot be changed", change, topic)
 
     def add_partitions(self, topic: str, to: int) -> None:
         """Let the topic have ``to`` partitions, and return when the new ones can be written to and read from."""
@@ -173,14 +241,29 @@ class PythonAdmin:
     def _partitions(self, topic: str, doing: str) -> list[dict[str, Any]]:
         return list(self._look(topic, doing)["partitions"])
 
-    def _settings(self, topic: str, doing: str) -> dict[str, str]:
-        """Those that a description needs; none where they may not be seen."""
-        wanted = [ConfigResource(ConfigResourceType.TOPIC, topic, ["max.message.bytes", "cleanup.policy"])]
+    def _configs(self, topic: str, doing: str, names: list[str] | None = None) -> dict[str, dict[str, Any]]:
+        """The topic's settings, or those of these names; none where they may not be seen."""
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, topic, names)]
         try:
             found = self._tried(doing, lambda: self._client.describe_configs(wanted, config_filter="all"), topic)
-            return {name: setting["value"] for name, setting in found["topic"][topic].items()}
+            settings: dict[str, dict[str, Any]] = found["topic"][topic]
+            return settings
         except (AccessDeniedError, KeyError):
             return {}
+
+    def _sizes(self, topic: str) -> dict[tuple[int, int], int]:
+        """The bytes of each partition on each broker that tells."""
+        sizes: dict[tuple[int, int], int] = {}
+        for broker in self.brokers():
+            try:
+                (answer,) = self._client.describe_log_dirs([topic], [broker])
+            except theirs.KafkaError:
+                continue  # it is away, or may not be asked: then it is not known what it holds
+            for found in (found for folder in answer["log_dirs"] for found in folder["topics"]):
+                for part in found["partitions"]:
+                    if not part["is_future_key"]:
+                        sizes[broker, part["partition_index"]] = part["partition_size"]
+        return sizes
 
     def _offsets(self, topic: str, spec: int, *, committed_only: bool) -> dict[int, int]:
         doing = f"the offsets of topic {topic!r} cannot be looked up"

@@ -9,10 +9,23 @@ import pytest
 from kafka.admin import ACLOperation, ResourceType
 
 from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError, TopicNotFoundError
-from quixframes.kafka import Admin, TopicDescription, Transport
+from quixframes.kafka import Admin, Offset, Partition, TopicDescription, Transport
+from quixframes.kafka_python import KafkaPython
 from quixframes.local import LocalKafka
 from quixframes.settings import Connection, WriterSettings
-from tests.adapters.helpers import Outcomes, forbid, message, new_topic, producing
+from tests.adapters.helpers import (
+    Member,
+    Outcomes,
+    consuming,
+    forbid,
+    message,
+    new_group,
+    new_topic,
+    nothing,
+    producing,
+    wait_until,
+    write,
+)
 
 
 def test_a_topic_is_described_as_it_was_made(admin: Admin) -> None:
@@ -59,7 +72,7 @@ def test_a_new_topic_can_be_written_to_at_once(transport: Transport, admin: Admi
         producer.close(5)
 
 
-@pytest.mark.parametrize("look", ["describe", "delete", "beginnings", "ends"])
+@pytest.mark.parametrize("look", ["describe", "details", "delete", "beginnings", "ends", "groups"])
 def test_a_topic_that_does_not_exist_is_not_found(admin: Admin, look: str) -> None:
     start = time.monotonic()
     with pytest.raises(TopicNotFoundError, match="no-such-topic") as raised:
@@ -114,6 +127,63 @@ def test_a_topic_that_does_not_exist_cannot_grow(admin: Admin) -> None:
         admin.add_partitions("no-such-topic", 3)
 
 
+def test_a_topics_details_are_its_partitions_and_its_own_and_inherited_settings(
+    transport: Transport, admin: Admin, connection: Connection
+) -> None:
+    topic = new_topic(admin, partitions=2, retention_ms="600000")
+    write(transport, connection, topic, 20)
+    found = admin.details(topic)
+    assert (found.name, found.id) == (topic, admin.describe(topic).id)
+    assert [part.number for part in found.partitions] == [0, 1]
+    assert {(part.leader, part.replicas, part.in_sync) for part in found.partitions} == {(1, (1,), (1,))}
+    assert found.own == {"retention.ms"}
+    assert (found.settings["retention.ms"], found.settings["max.message.bytes"]) == ("600000", "1048588")
+    assert admin.brokers() == [1]
+    for part in found.partitions:
+        told = part.size is not None and part.size > 0 and part.stored == part.size
+        assert told if isinstance(transport, KafkaPython) else (part.size, part.stored) == (None, None)
+
+
+def test_a_setting_is_changed_and_the_others_stay(admin: Admin) -> None:
+    topic = new_topic(admin, retention_ms="600000", max_message_bytes="54321")
+    admin.alter(topic, {"retention.bytes": "1000000", "retention.ms": "700000"})
+    wait_until(lambda: admin.details(topic).own == {"retention.ms", "retention.bytes", "max.message.bytes"})
+    admin.alter(topic, {"retention.ms": None})
+    wait_until(lambda: admin.details(topic).own == {"retention.bytes", "max.message.bytes"})
+    settings = admin.details(topic).settings
+    assert (settings["retention.ms"], settings["max.message.bytes"]) == ("604800000", "54321")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [("no.such.setting", "1", r"Unknown topic config name: no\.such\.setting"), ("retention.ms", "soon", "soon")],
+)
+def test_a_change_that_cannot_be_says_why(admin: Admin, topic: str, name: str, value: str, text: str) -> None:
+    with pytest.raises(BrokerError, match=text):
+        admin.alter(topic, {"retention.bytes": "1000000", name: value})
+    assert admin.details(topic).own == frozenset()
+    with pytest.raises(TopicNotFoundError, match="no-such-topic"):
+        admin.alter("no-such-topic", {"retention.ms": "1"})
+
+
+def test_the_groups_of_a_topic_are_those_that_have_committed_of_it(
+    transport: Transport, admin: Admin, topic: str, connection: Connection
+) -> None:
+    write(transport, connection, topic, 30)
+    other = new_topic(admin)
+    groups = sorted(new_group() for _ in range(3))
+    for group, name in zip(groups, (topic, topic, other), strict=True):
+        with consuming(transport, connection, group) as consumer:
+            consumer.subscribe([name], nothing)
+            member = Member(consumer)
+            member.poll_until(lambda member=member: len(member.owned) == 3)  # type: ignore[misc]
+            consumer.commit({Partition(name, 1): Offset(1 if name == topic else 0)})
+    assert admin.groups(topic) == {group: {1: 1} for group in groups[:2]}
+    assert admin.groups(other) == {groups[2]: {1: 0}}
+    with pytest.raises(TopicNotFoundError, match="no-such-topic"):
+        admin.groups("no-such-topic")
+
+
 def test_offsets_are_found_by_time(transport: Transport, admin: Admin, connection: Connection) -> None:
     topic = new_topic(admin, partitions=1)
     times = []
@@ -141,6 +211,7 @@ def test_what_is_forbidden_is_denied(transport: Transport, guarded_kafka: LocalK
         admin.ends(hidden)
     assert admin.describe(closed).message_limit == 1_048_588  # Kafka's default: ours may not be seen
     assert admin.describe(closed).compacted is None
+    assert (admin.details(closed).settings, admin.details(closed).own) == ({}, frozenset())
     admin.close(5)
 
 
