@@ -6,6 +6,7 @@ import builtins
 import html
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import pandas as pd
@@ -397,8 +398,8 @@ class Topics:
             if one.item == "topic":
                 done += _tried([one], lambda: self._make(spec))
             elif one.item == "partitions":
-                wanted = spec.partitions or 1
-                done += _tried([one], lambda: self.add_partitions(spec.name, wanted, settle=settle, progress=False))
+                grow = partial(self.add_partitions, spec.name, settle=settle, progress=False)
+                done += _tried([one], partial(grow, spec.partitions or 1))
         if changes:
             done += _tried(changes, lambda: self._admin().alter(spec.name, settings))
         return [*done, *refused]
