@@ -195,7 +195,7 @@ def test_killed_instances_leave_every_row_once_in_the_output(
         assert out.endswith("left\n")
     # What the killed ones left open holds readers up until it times out.
     done = {f"s{n}": list(range(1_000)) for n in range(4)}
-    wait_for(lambda: written(client, clean) == done, 20)
+    wait_for(lambda: written(client, clean) == done, 60)
     assert written(client, clean) == done
 
 
@@ -214,7 +214,7 @@ def test_an_instance_that_wakes_up_after_it_was_replaced_cannot_make_anything_co
         os.kill(first.pid, signal.SIGCONT)
         first.communicate(timeout=60)
     done = {f"s{n}": list(range(1_000)) for n in range(4)}
-    wait_for(lambda: written(client, clean) == done, 20)
+    wait_for(lambda: written(client, clean) == done, 60)
     assert written(client, clean) == done
 
 
@@ -273,12 +273,12 @@ def test_what_is_written_for_batches_of_before_an_abort_does_not_count(
                 sink.write(batch.frame, stream=batch.stream_id)
             assert not source.commit()
         loop.close()
-        assert wait_for(lambda: len(source.partitions) == 3, 30)
+        assert wait_for(lambda: len(source.partitions) == 3, 60)
         for batch in source.batches(rows=50, timeout=None, until="now"):
             sink.write(batch.frame, stream=batch.stream_id)
             assert batch.commit()
         done = {f"s{n}": list(range(rows)) for n in range(8)}
-        assert wait_for(lambda: written(client, clean) == done, 20)
+        assert wait_for(lambda: written(client, clean) == done, 60)
 
 
 def test_a_rejected_batch_whose_partition_went_is_not_among_the_dead_letters(
@@ -293,7 +293,7 @@ def test_a_rejected_batch_whose_partition_went_is_not_among_the_dead_letters(
         loop = source.batches(rows=50, timeout=None)
         batches = [next(loop) for _ in range(8)]
         with client.open_input_topic(raw, group, CommitMode.Manual) as other:
-            assert wait_for(lambda: other.partitions, 30)
+            assert wait_for(lambda: other.partitions, 60)
             assert wait_for(lambda: not set(other.partitions) & set(source.partitions))
             for batch in batches:
                 source.reject(batch, ValueError("no"))
