@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from quixframes.about import NamingRule, TopicAbout
 from quixframes.batch import RowBatch, StreamReader
 from quixframes.client import StreamingClient
 from quixframes.codecs import Codec, Decoded, Encoded, RecordError
@@ -103,6 +104,7 @@ __all__ = [
     "LocalKafka",
     "LocalKafkaError",
     "MessageTooLargeError",
+    "NamingRule",
     "OffsetGoneError",
     "OutputTopic",
     "Parameter",
@@ -129,6 +131,7 @@ __all__ = [
     "Summary",
     "Tag",
     "TlsError",
+    "TopicAbout",
     "TopicNotFoundError",
     "TransactionError",
     "WireError",

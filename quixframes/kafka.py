@@ -325,6 +325,10 @@ class Admin(Protocol):
             BrokerUnavailableError: nobody answered in time.
         """
 
+    def groups(self, topic: str) -> dict[str, dict[int, int]]:
+        """The committed offset of each partition, for every group that has committed one of this topic; of those that
+        the principal may see. By the group's name, sorted."""
+
     def topics(self) -> list[str]:
         """Names of the topics there are, internal ones left out, sorted."""
 

@@ -7,7 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec
 
 from quixframes.confluent.failures import UNKNOWN_TOPIC, error_in, is_passing, translated
@@ -53,6 +60,29 @@ class ConfluentAdmin:
             id=str(found.topic_id),
             compacted=None if policy is None else policy == "compact",
         )
+
+    def groups(self, topic: str) -> dict[str, dict[int, int]]:
+        """What each group has committed of the topic."""
+        doing = f"the groups of topic {topic!r} cannot be looked up"
+        numbers = [part.id for part in self._look(topic, doing).partitions]
+
+        def look(left: float) -> dict[str, dict[int, int]]:
+            listed = self._client.list_consumer_groups(request_timeout=left).result(left + 1)
+            for failed in listed.errors:
+                raise KafkaException(failed) if isinstance(failed, KafkaError) else failed
+            asked = {}
+            for name in sorted(group.group_id for group in listed.valid):
+                # It takes one group at a time; asked together, their answers come together.
+                wanted = ConsumerGroupTopicPartitions(name, [TopicPartition(topic, number) for number in numbers])
+                asked[name] = self._client.list_consumer_group_offsets([wanted], request_timeout=left)[name]
+            offsets = {
+                name: {at.partition: at.offset for at in answer.result(left + 1).topic_partitions if at.offset >= 0}
+                for name, answer in asked.items()
+            }
+            return {name: dict(sorted(of.items())) for name, of in offsets.items() if of}
+
+        groups: dict[str, dict[int, int]] = self._tried(doing, look, topic)
+        return groups
 
     def topics(self) -> list[str]:
         """Names of the topics there are, internal ones left out, sorted."""

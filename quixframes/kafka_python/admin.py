@@ -53,6 +53,23 @@ class PythonAdmin:
             compacted=None if policy is None else policy == "compact",
         )
 
+    def groups(self, topic: str) -> dict[str, dict[int, int]]:
+        """What each group has committed of the topic."""
+        doing = f"the groups of topic {topic!r} cannot be looked up"
+        wanted = [TopicPartition(topic, part["partition_index"]) for part in self._partitions(topic, doing)]
+
+        def look() -> dict[str, dict[int, int]]:
+            names = [one["group_id"] for one in self._client.list_groups() if one["protocol_type"] in ("consumer", "")]
+            found = self._client.list_group_offsets(dict.fromkeys(names, wanted)) if names else {}
+            offsets = {
+                name: {at.partition: one.offset for at, one in sorted(of.items()) if one.offset >= 0}
+                for name, of in sorted(found.items())
+            }
+            return {name: of for name, of in offsets.items() if of}
+
+        groups: dict[str, dict[int, int]] = self._tried(doing, look, topic)
+        return groups
+
     def topics(self) -> list[str]:
         """Names of the topics there are, internal ones left out, sorted."""
         found = self._tried("topics cannot be listed", self._client.describe_topics)
