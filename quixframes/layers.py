@@ -10,8 +10,10 @@ What this module holds to:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 __all__ = ["Layout", "Size", "lay_out"]
 
@@ -21,18 +23,20 @@ Node = str
 _Slot = tuple[Node, int] | tuple[Node, Node, int]  # a node, or a waypoint of an arrow; and its layer
 
 _SWEEPS = 12
+_BESIDE = 13.0  # between two arrows at one side of a node, at most
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Where things are: ``nodes`` by the middle of each; ``ways`` from the right of a node, by the two ends of each
-    waypoint, to the left of another; ``back`` the arrows that close a cycle, with their lanes' heights below."""
+    waypoint, to the left of another; ``back`` the arrows that close a cycle: the heights at which they leave, of their
+    lane below everything, and at which they enter."""
 
     width: float
     height: float
     nodes: Mapping[Node, tuple[float, float]]
     ways: Mapping[tuple[Node, Node], Sequence[tuple[float, float]]]
-    back: Mapping[tuple[Node, Node], float]
+    back: Mapping[tuple[Node, Node], tuple[float, float, float]]
 
 
 def lay_out(
@@ -66,15 +70,37 @@ def lay_out(
     nodes = {
         node: (lefts[layer[node]] + widths[layer[node]] / 2, y[node, layer[node]] - top) for node in sizes
     }  # fmt: skip
+    lanes = {edge: bottom + lane * (n + 0.8) for n, edge in enumerate(sorted(back))}
+    ends = _ends(nodes, sizes, edges, lanes)
     ways = {}
     for source, target in forward:
-        way = [(nodes[source][0] + sizes[source][0] / 2, nodes[source][1])]
+        leaves, enters = ends[source, target]
+        way = [(nodes[source][0] + sizes[source][0] / 2, leaves)]
         for between in range(layer[source] + 1, layer[target]):
             height = y[source, target, between] - top
             way += [(lefts[between], height), (lefts[between] + widths[between], height)]
-        ways[source, target] = [*way, (nodes[target][0] - sizes[target][0] / 2, nodes[target][1])]
-    lanes = {edge: bottom + lane * (n + 0.8) for n, edge in enumerate(sorted(back))}
-    return Layout(lefts[-1] + widths[-1], bottom + lane * len(back), nodes, ways, lanes)
+        ways[source, target] = [*way, (nodes[target][0] - sizes[target][0] / 2, enters)]
+    returns = {edge: (ends[edge][0], height, ends[edge][1]) for edge, height in lanes.items()}
+    return Layout(lefts[-1] + widths[-1], bottom + lane * len(back), nodes, ways, returns)
+
+
+def _ends(
+    nodes: Mapping[Node, tuple[float, float]],
+    sizes: Mapping[Node, Size],
+    edges: Sequence[tuple[Node, Node]],
+    lanes: Mapping[tuple[Node, Node], float],
+) -> dict[tuple[Node, Node], tuple[float, float]]:
+    """The heights at which arrows leave and enter their nodes: beside each other, in the order of where they lead."""
+    leaves: dict[tuple[Node, Node], float] = {}
+    enters: dict[tuple[Node, Node], float] = {}
+    for heights, side in ((leaves, 0), (enters, 1)):
+        for node, (_, middle) in nodes.items():
+            own = [edge for edge in edges if edge[side] == node]
+            own.sort(key=lambda edge: lanes.get(edge, nodes[edge[1 - side]][1]))
+            step = min(_BESIDE, sizes[node][1] / 2 / max(len(own) - 1, 1))
+            for n, edge in enumerate(own):
+                heights[edge] = middle + (n - (len(own) - 1) / 2) * step
+    return {edge: (leaves[edge], enters[edge]) for edge in edges}
 
 
 def _closing(nodes: Iterable[Node], edges: Sequence[tuple[Node, Node]]) -> set[tuple[Node, Node]]:
@@ -194,14 +220,19 @@ def _heights(
         for slot in row:
             y[slot] = at + heights[slot] / 2
             at += heights[slot] + gap
-    near: dict[_Slot, list[_Slot]] = {slot: [] for slot in y}
+    # What has but one arrow on that side, and waypoints most of all, pull hard, so that chains are straight.
+    leaving, entering = Counter(source for source, _ in links), Counter(target for _, target in links)
+    near: dict[_Slot, dict[_Slot, float]] = {slot: {} for slot in y}
     for source, target in links:
-        near[source].append(target)
-        near[target].append(source)
-    for sweep in range(_SWEEPS * 2):
+        weight = (4.0 if leaving[source] == 1 == entering[target] else 1.0) * (len(source) + len(target) - 3) ** 2
+        near[source][target] = near[target][source] = weight
+    for sweep in range(_SWEEPS * 4):
         for row in rows if sweep % 2 == 0 else reversed(rows):
             wanted = [
-                sum(y[other] for other in near[slot]) / len(near[slot]) if near[slot] else y[slot] for slot in row
+                sum(y[other] * weight for other, weight in near[slot].items()) / sum(near[slot].values())
+                if near[slot]
+                else y[slot]
+                for slot in row
             ]
             y.update(zip(row, _apart(wanted, [heights[slot] for slot in row], gap), strict=True))
     return y
@@ -210,7 +241,7 @@ def _heights(
 def _apart(wanted: Sequence[float], heights: Sequence[float], gap: float) -> list[float]:
     """Heights in this order that are as near to those wanted (in least squares) as keeping them apart allows."""
     offsets = [0.0]
-    for above, below in zip(heights, heights[1:], strict=False):
+    for above, below in pairwise(heights):
         offsets.append(offsets[-1] + (above + below) / 2 + gap)
     blocks: list[tuple[float, int]] = []  # of slots that touch: the sum of what they want, and how many they are
     for want, offset in zip(wanted, offsets, strict=True):

@@ -39,7 +39,7 @@ def test_without_its_arrows_back_a_graph_has_no_cycle(edges: list[tuple[str, str
 
 
 def test_a_chain_is_a_line_and_what_skips_a_layer_goes_around() -> None:
-    layout = lay_out(dict.fromkeys("abc", (50.0, 30.0)), ["ab", "bc", "ac"])  # type: ignore[list-item]
+    layout = lay_out(dict.fromkeys("abc", (50.0, 30.0)), [("a", "b"), ("b", "c"), ("a", "c")])
     assert layout.nodes["a"][0] < layout.nodes["b"][0] < layout.nodes["c"][0]
     way = layout.ways["a", "c"]
     assert len(way) == 4
