@@ -7,12 +7,12 @@ breach is about is red. Every name goes into it escaped: it is somebody else's t
 from __future__ import annotations
 
 import html
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from quixframes.governance import Edge, Graph
+from quixframes.label_places import Place, curve, places
 from quixframes.layers import Layout, lay_out
 
 __all__ = ["edge_label", "rate_text", "to_svg"]
@@ -203,9 +203,13 @@ def _drawn(
     layout: Layout, boxes: Mapping[_Key, _Box], arrows: Mapping[tuple[_Key, _Key], _Arrow], left: float, top: float
 ) -> list[str]:
     parts, labels = [], []
-    leaving, entering = Counter(source for source, _ in arrows), Counter(target for _, target in arrows)
-    for edge, way in layout.ways.items():
-        points = [(x + left, y + top) for x, y in way]
+    areas = [
+        (x + left - box.width / 2, y + top - box.height / 2, x + left + box.width / 2, y + top + box.height / 2)
+        for (x, y), box in ((at, boxes[key]) for key, at in layout.nodes.items())
+    ]
+    ways = {edge: [(x + left, y + top) for x, y in way] for edge, way in layout.ways.items()}
+    lines = [(curve(points), _width(arrows[edge].label, 11.5)) for edge, points in ways.items()]
+    for (edge, points), place in zip(ways.items(), places(lines, areas), strict=True):
         path = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
         for n, ((x0, y0), (x1, y1)) in enumerate(pairwise(points)):
             bend = (x1 - x0) / 2
@@ -215,17 +219,7 @@ def _drawn(
                 else f" C{x0 + bend:.1f} {y0:.1f} {x1 - bend:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"
             )
         parts.append(_path(path, arrows[edge]))
-        (x0, y0), (x1, y1) = points[:2]
-        x3, y3 = points[-1]
-        # Where arrows part or meet they are close: what is said of one stands at its other end.
-        if abs(y1 - y0) < 8 and leaving[edge[0]] == 1:
-            labels.append(_label((x0 + x1) / 2, (y0 + y1) / 2 - 6, arrows[edge]))
-        elif leaving[edge[0]] == 1:
-            labels.append(_label(x0 + 8, y0 - 6, arrows[edge], "start"))
-        elif entering[edge[1]] == 1:
-            labels.append(_label(x3 - 12, y3 - 6, arrows[edge], "end"))
-        else:
-            labels.append(_label((x0 + x1) / 2, (y0 + y1) / 2 + 4, arrows[edge]))
+        labels.append(_label(place, arrows[edge]))
     for (source, target), (leaves, lane, enters) in layout.back.items():
         x0 = layout.nodes[source][0] + boxes[source].width / 2 + left
         x1 = layout.nodes[target][0] - boxes[target].width / 2 + left
@@ -235,7 +229,7 @@ def _drawn(
             f"L{x1 + 6:.1f} {low:.1f} C{x1 - 34:.1f} {low:.1f} {x1 - 34:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"
         )
         parts.append(_path(path, arrows[source, target]))
-        labels.append(_label((x0 + x1) / 2, low - 5, arrows[source, target]))
+        labels.append(_label(((x0 + x1) / 2, low - 5, "middle"), arrows[source, target]))
     for key, (x, y) in layout.nodes.items():
         parts += _drawn_box(boxes[key], x + left, y + top)
     return [*parts, *labels]
@@ -270,9 +264,10 @@ def _path(path: str, arrow: _Arrow) -> str:
     )
 
 
-def _label(x: float, y: float, arrow: _Arrow, anchor: str = "middle") -> str:
+def _label(place: Place, arrow: _Arrow) -> str:
     if not arrow.label:
         return ""
+    x, y, anchor = place
     colour, weight = (_AMBER, 600) if arrow.behind else (_FAINT, 400)
     return (
         f"<text x='{x:.1f}' y='{y:.1f}' font-size='11' fill='{colour}' font-weight='{weight}' text-anchor='{anchor}' "
