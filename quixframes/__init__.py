@@ -45,6 +45,7 @@ from quixframes.json_rows import JsonRows
 from quixframes.kafka import Partition
 from quixframes.local import LocalKafka
 from quixframes.output import OutputTopic
+from quixframes.pipeline import Pipeline
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
 from quixframes.runner import Summary, run
@@ -110,6 +111,7 @@ __all__ = [
     "Parameter",
     "ParameterDefinition",
     "Partition",
+    "Pipeline",
     "QuixframesError",
     "ReaderSettings",
     "RecordColumns",

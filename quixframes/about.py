@@ -115,8 +115,12 @@ class NamingRule:
     def check(self, name: str) -> None:
         """Raises SettingsError where it may not."""
         if not self.allows(name):
-            hint = f": {self.message}" if self.message else ""
-            raise SettingsError(f"{name!r} is no name for a topic here{hint} (the rule is {self.pattern!r})")
+            raise SettingsError(self.refusal(name))
+
+    def refusal(self, name: str) -> str:
+        """What is said where a name is refused."""
+        hint = f": {self.message}" if self.message else ""
+        return f"{name!r} is no name for a topic here{hint} (the rule is {self.pattern!r})"
 
     def to_json(self) -> str:
         """As text."""

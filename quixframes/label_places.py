@@ -52,10 +52,10 @@ def places(arrows: Sequence[tuple[Sequence[Point], float]], boxes: Sequence[_Are
 def _candidates(line: Sequence[Point]) -> list[Place]:
     """The best first: over the middle of the first part, over or under its ends, then on the arrow itself."""
     first = line[: _STEPS + 1]
-    (x0, y0), (x1, y1), (xn, yn) = first[0], first[-1], line[-1]
+    (x0, y0), (xn, yn) = line[0], line[-1]
     middle = first[_STEPS // 2]
     ways: list[Place] = []
-    if abs(y1 - y0) < 8:
+    if abs(first[-1][1] - y0) < 8:
         ways += [(middle[0], middle[1] + shift, "middle") for shift in (_UP, _DOWN)]
     for shift in (_UP, _DOWN):
         ways += [(xn - 12, yn + shift, "end"), (x0 + 8, y0 + shift, "start")]

@@ -26,7 +26,7 @@ _COLOURS = {  # of the stages: fill, and line
 _OWN, _NONE = ("#f1ebfb", "#7a54b8"), ("#ffffff", "#9aa3ad")
 _INK, _FAINT, _RED, _AMBER = "#1f2933", "#5b6672", "#c62828", "#b45309"
 _FONT = "font-family='ui-sans-serif,system-ui,Segoe UI,Helvetica,Arial,sans-serif'"
-_EDGE_GAP, _ROW_GAP, _PAD, _COMPONENT_GAP, _LOOP = 84.0, 24.0, 20.0, 34.0, 22.0
+_EDGE_GAP, _ROW_GAP, _PAD, _COMPONENT_GAP, _LOOP = 84.0, 34.0, 20.0, 34.0, 22.0
 _LONGEST = 30  # letters of a name
 _BEHIND = 60.0  # seconds of lag, at the topic's rate, from which it is pointed out
 
@@ -101,7 +101,7 @@ def rate_text(rate: float | None) -> str:
         return "idle"
     if rate >= 1:
         return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
-    return f"{max(rate * 60, 0.1):.2g}/min"
+    return f"{rate * 60:.2g}/min" if rate * 60 >= 1 else f"{rate * 3600:.2g}/h"
 
 
 def edge_label(edge: Edge) -> str:
@@ -120,7 +120,7 @@ def _topic_boxes(graph: Graph) -> dict[_Key, _Box]:
         about = topic.about
         fill, line = _NONE if about.stage is None else _COLOURS.get(about.stage, _OWN)
         second = " · ".join(part for part in (about.stage, about.owner and _short(about.owner)) if part)
-        title = [name, about.description or "", f"{topic.messages:,} messages"]
+        title = [name, about.description or "", f"messages: {topic.messages:,}"]
         title += [f"{breach.kind}: {breach.detail}" for breach in graph.breaches if breach.topic == name]
         lines = (_short(name), second) if second else (_short(name),)
         boxes[f"t:{name}"] = _box(
