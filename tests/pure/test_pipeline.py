@@ -78,7 +78,7 @@ def test_any_graph_is_well_formed_and_shows_every_topic_once(topics: list[TopicF
     if topics:
         assert "<script" not in svg
         parsed = ElementTree.fromstring(svg)
-        groups = [one for one in parsed.iter("{http://www.w3.org/2000/svg}g")]
+        groups = list(parsed.iter("{http://www.w3.org/2000/svg}g"))
         models = {edge.by for edge in graph.edges if edge.by}
         assert len(groups) == len(topics) + len(graph.missing) + len(models)
         box = [float(number) for number in parsed.attrib["viewBox"].split()]
