@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from quixframes.about import NamingRule, TopicAbout
 from quixframes.batch import RowBatch, StreamReader
 from quixframes.client import StreamingClient
 from quixframes.codecs import Codec, Decoded, Encoded, RecordError
@@ -44,6 +45,7 @@ from quixframes.json_rows import JsonRows
 from quixframes.kafka import Partition
 from quixframes.local import LocalKafka
 from quixframes.output import OutputTopic
+from quixframes.pipeline import Pipeline
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
 from quixframes.retention_gap import RetentionGap
@@ -109,11 +111,13 @@ __all__ = [
     "LocalKafka",
     "LocalKafkaError",
     "MessageTooLargeError",
+    "NamingRule",
     "OffsetGoneError",
     "OutputTopic",
     "Parameter",
     "ParameterDefinition",
     "Partition",
+    "Pipeline",
     "QuixframesError",
     "ReaderSettings",
     "RecordColumns",
@@ -136,6 +140,7 @@ __all__ = [
     "Summary",
     "Tag",
     "TlsError",
+    "TopicAbout",
     "TopicNotFoundError",
     "TopicReport",
     "TopicSpec",

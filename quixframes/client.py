@@ -33,6 +33,7 @@ from quixframes.message_reader import MessageReader
 from quixframes.metrics import Book, to_frame
 from quixframes.moments import moment
 from quixframes.output import Outputs, OutputTopic
+from quixframes.pipeline import Look, Pipeline
 from quixframes.placement_store import PlacementStore, Placer
 from quixframes.poller import Poller
 from quixframes.record_columns import RecordColumns
@@ -411,6 +412,27 @@ class StreamingClient(Closing):
         send_messages(letters, messages, self._get_producer(), self._outputs.in_flight, timeout)
         return len(messages)
 
+    # Governance
+
+    def pipeline(
+        self, topics: str | Collection[str] | None = None, *, window: Duration = "1 min", newest: int = 20
+    ) -> Pipeline:
+        """The topics, the models between them and the groups that read them, as a graph: with rates and lag, and what
+        in it breaks the rules. See :meth:`Topics.set_about <quixframes.topics.Topics.set_about>`.
+
+        Args:
+            topics: the names of those to look at. Default: all that may be seen. Each costs some ten requests; one
+                with a contract also a look at its newest messages.
+            window: the time, by the clock of this machine and those of the writers, over which rates are.
+            newest: how many messages of each partition are held against the topic's contract. Default 20; 0: none.
+
+        Raises:
+            TopicNotFoundError: one that was named is not there.
+        """
+        return Look(self.topics, self._get_admin, self._lone_consumer, self._kept_check).pipeline(
+            topics, window, newest
+        )
+
     # Metrics
 
     def metrics(self) -> pd.DataFrame:
@@ -550,6 +572,9 @@ class StreamingClient(Closing):
             raise SettingsError(f"contract={given!r} has to be 'topic', None, or what Contract.of takes")
         kept = self._contracts.get(topic)
         return None if kept is None else ContractCheck(kept, topic, partial(self._contracts.get, topic))
+
+    def _kept_check(self, topic: str) -> ContractCheck | None:
+        return self._contract_check(topic, "topic")
 
     def _grow(self, topic: str, to: int, *, settle: float | None, progress: bool) -> Growth:
         if settle is None:

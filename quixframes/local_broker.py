@@ -169,7 +169,7 @@ class LocalBroker:
             with (directory / "console.log").open("ab") as console:
                 script = str(Path(__file__).with_name("local_supervisor.py"))
                 facts = [str(os.getpid()), str(GRACE), str(lock)]
-                self._supervisor = subprocess.Popen(
+                self._supervisor = subprocess.Popen(  # nosec B603  # this Python, and Java from a package
                     [sys.executable, "-I", "-S", script, *facts, *command, "kafka.Kafka", "broker.properties"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,

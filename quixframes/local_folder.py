@@ -265,7 +265,9 @@ def format_storage(java: list[str], directory: Path, cluster: str, timeout: floa
         return
     tool = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", "broker.properties"]
     try:
-        done = subprocess.run(tool, cwd=directory, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(  # nosec B603  # Kafka's own tool, with Java from a package
+            tool, cwd=directory, capture_output=True, text=True, timeout=timeout, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise LocalKafkaError(f"the local Kafka's storage could not be made: {exc}") from exc
     if done.returncode:

@@ -52,7 +52,9 @@ def _look(pid: int) -> tuple[str, str]:
     except OSError:
         if Path("/proc/self/stat").exists():
             return "X", ""
-        ps = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        ps = subprocess.run(  # nosec B603 B607  # a number, to the ps that the user has
+            ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
         state, *began = ps.stdout.split() or ["X"]
         return state, " ".join(began)
     fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and parentheses
@@ -139,7 +141,8 @@ def free_port(preferred: int | None = None, *, avoid: Collection[int] = ()) -> i
     One of those could be given away before the broker takes it; and a client that keeps calling a broker that is down
     would sooner or later be given the very port that it calls, and connect to itself.
     """
-    for port in [preferred, *random.sample(range(20000, 32000), 500)]:
+    ports = random.sample(range(20000, 32000), 500)  # nosec B311  # no secret: to get out of others' way
+    for port in [preferred, *ports]:
         if port is not None and port not in avoid:
             with contextlib.suppress(OSError):
                 _try(port)
