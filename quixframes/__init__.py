@@ -46,6 +46,7 @@ from quixframes.output import OutputTopic
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
 from quixframes.runner import Summary, run
+from quixframes.security import Secret, Security
 from quixframes.sequence import FaultKind, SequenceFault
 from quixframes.settings import (
     AutoOffsetReset,
@@ -113,6 +114,8 @@ __all__ = [
     "Replay",
     "Retry",
     "RowBatch",
+    "Secret",
+    "Security",
     "SequenceError",
     "SequenceFault",
     "SettingsError",

@@ -35,6 +35,7 @@ from quixframes.output import Outputs, OutputTopic
 from quixframes.poller import Poller
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
+from quixframes.security import Security
 from quixframes.settings import (
     AutoOffsetReset,
     BufferSettings,
@@ -72,6 +73,8 @@ class StreamingClient(Closing):
         writer: how it writes: delivery time-out, memory, compression. Default: ``WriterSettings()``.
         client_id: the name under which the cluster's logs and quotas know this client.
         connect_timeout: how long opening something may take before it fails.
+        security: TLS and login, as in ``Security.scram("alice", password, ca="ca.pem")``. Default: neither. See
+            :meth:`from_env` and :meth:`from_profile`, which keep passwords out of programs.
         transport: the Kafka client underneath: "kafka-python" or "confluent", which needs the extra of that name.
             Default: the environment variable ``QUIXFRAMES_TRANSPORT``, else "kafka-python".
 
@@ -91,6 +94,7 @@ class StreamingClient(Closing):
         writer: WriterSettings | None = None,
         client_id: str = "quixframes",
         connect_timeout: Duration = "8s",
+        security: Security | None = None,
         transport: Literal["kafka-python", "confluent"] | None = None,
     ) -> None:
         self._transport = _transport(transport or os.environ.get("QUIXFRAMES_TRANSPORT") or "kafka-python")
@@ -105,7 +109,7 @@ class StreamingClient(Closing):
 
             self._kafka = LocalKafka().start()
             address = self._kafka.address
-        self.connection = Connection(Connection.of(address).brokers, client_id, connect_timeout)
+        self.connection = Connection(Connection.of(address).brokers, client_id, connect_timeout, security)
         self._lock = threading.RLock()
         self._producer: Producer | None = None
         self._admin: Admin | None = None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
-from quixframes.errors import SettingsError
+from quixframes.errors import AuthenticationError, SettingsError
 
 __all__ = ["MECHANISMS", "Mechanism", "Pem", "Secret", "Security", "is_pem"]
 
@@ -192,6 +192,24 @@ class Security:
         if self.mechanism is None:
             return "SSL" if self.encrypted else "PLAINTEXT"
         return "SASL_SSL" if self.encrypted else "SASL_PLAINTEXT"
+
+    def new_token(self) -> str:
+        """What ``token`` returns.
+
+        Raises:
+            AuthenticationError: it fails, or returns no text; its own error is the cause.
+        """
+        assert self.token is not None
+        try:
+            token = self.token()
+        except Exception as exc:
+            why = self.hidden(f"{type(exc).__name__}: {exc}")
+            raise AuthenticationError(f"no token could be had: the function given as token failed ({why})") from exc
+        if not isinstance(token, str) or not token:
+            raise AuthenticationError(
+                f"no token could be had: the function given as token returned {type(token).__name__}, not a text"
+            )
+        return token
 
     def hidden(self, text: str) -> str:
         """The text, with the passwords of this value in it replaced: for errors that somebody else wrote."""

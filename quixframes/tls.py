@@ -17,16 +17,22 @@ from pathlib import Path
 from quixframes.errors import SettingsError
 from quixframes.security import Pem, Secret, Security, is_pem
 
-__all__ = ["context_of", "pem_text"]
+__all__ = ["Context", "context_of", "pem_text"]
 
 
-def context_of(security: Security) -> ssl.SSLContext:
+class Context(ssl.SSLContext):
+    """One that knows whether it shows a certificate: OpenSSL does not tell."""
+
+    own_certificate = False
+
+
+def context_of(security: Security) -> Context:
     """What makes this value's TLS connections.
 
     Raises:
         SettingsError: a file cannot be read, holds nothing of use, or key and certificate do not belong together.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks host names and certificates
+    context = Context(ssl.PROTOCOL_TLS_CLIENT)  # checks host names and certificates
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if security.ca is None:
         context.load_default_certs()
@@ -37,6 +43,7 @@ def context_of(security: Security) -> ssl.SSLContext:
             raise SettingsError(f"ca={_shown(security.ca)}: it holds no certificate in PEM format ({exc})") from exc
     if security.certificate is not None:
         _load_own(context, security)
+        context.own_certificate = True
     return context
 
 
