@@ -37,8 +37,9 @@ def context_of(security: Security) -> Context:
     if security.ca is None:
         context.load_default_certs()
     else:
+        authorities = pem_text(security.ca, "ca")
         try:
-            context.load_verify_locations(cadata=pem_text(security.ca, "ca"))
+            context.load_verify_locations(cadata=authorities)
         except (ssl.SSLError, ValueError) as exc:
             raise SettingsError(f"ca={_shown(security.ca)}: it holds no certificate in PEM format ({exc})") from exc
     if security.certificate is not None:
