@@ -17,7 +17,12 @@ _TOKEN_LIFE = 300.0  # seconds after which a token is asked for anew that does n
 
 
 def security_settings(security: Security | None) -> dict[str, Any]:
-    """librdkafka's settings for it. SettingsError: a file of it cannot be used."""
+    """librdkafka's settings for it.
+
+    Raises:
+        SettingsError: a file of it cannot be used.
+        AuthenticationError: there is no token.
+    """
     if security is None:
         return {}
     settings: dict[str, Any] = {"security.protocol": security.protocol}
@@ -58,9 +63,11 @@ class _Tokens:
 
     def __init__(self, security: Security) -> None:
         self._security = security
+        # Fetched now: confluent-kafka would wait for 10 s for one that does not come, and not say why.
+        self._first: str | None = security.new_token()
 
     def __call__(self, config: str) -> tuple[str, float]:
-        token = self._security.new_token()
+        token, self._first = self._first or self._security.new_token(), None
         return token, _end_of(token)
 
 
