@@ -33,6 +33,7 @@ from quixframes.metrics import Book, to_frame
 from quixframes.moments import moment
 from quixframes.output import Outputs, OutputTopic
 from quixframes.poller import Poller
+from quixframes.profiles import environment_profile, named_profile
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
 from quixframes.security import Security
@@ -102,13 +103,18 @@ class StreamingClient(Closing):
         self._book = Book(self._outputs)
         seconds(connect_timeout, name="connect_timeout")
         if address is None:
-            address = os.environ.get("QUIXFRAMES_BROKER") or None
+            found = environment_profile(os.environ)
+            address = found.broker
+            if address is not None and security is None:
+                security = found.security
         self._kafka: LocalKafka | None = None
         if address is None:
             from quixframes.local import LocalKafka
 
             self._kafka = LocalKafka().start()
             address = self._kafka.address
+            if security is None and self._kafka.secured:
+                security = self._kafka.security()
         self.connection = Connection(Connection.of(address).brokers, client_id, connect_timeout, security)
         self._lock = threading.RLock()
         self._producer: Producer | None = None
@@ -138,6 +144,8 @@ class StreamingClient(Closing):
         from quixframes.local import LocalKafka
 
         kafka = LocalKafka(directory).start()
+        if kafka.secured:
+            settings.setdefault("security", kafka.security())
         try:
             client = cls(kafka.address, **settings)
         except BaseException:
@@ -145,6 +153,47 @@ class StreamingClient(Closing):
             raise
         client._kafka = kafka
         return client
+
+    @classmethod
+    def from_env(cls, **settings: Any) -> Self:
+        """A client of the cluster that the environment names: ``QUIXFRAMES_BROKER``; for TLS ``QUIXFRAMES_CA``,
+        ``QUIXFRAMES_CERTIFICATE`` and ``QUIXFRAMES_KEY``, or ``QUIXFRAMES_TLS=true``; for a login ``QUIXFRAMES_USER``,
+        ``QUIXFRAMES_PASSWORD`` (or ``QUIXFRAMES_PASSWORD_FILE``) and ``QUIXFRAMES_SASL_MECHANISM``.
+
+        Args:
+            settings: the arguments of :class:`StreamingClient`, but for ``address`` and ``security``.
+
+        Raises:
+            SettingsError: no broker is named, or something that does not go together.
+        """
+        found = environment_profile(os.environ)
+        if found.broker is None:
+            raise SettingsError("the environment names no broker: set QUIXFRAMES_BROKER to 'host:port'")
+        return cls(found.broker, security=found.security, **settings)
+
+    @classmethod
+    def from_profile(cls, name: str, **settings: Any) -> Self:
+        """A client of the cluster that a table of the configuration file describes.
+
+        The file is ``QUIXFRAMES_CONFIG``, or ``~/.config/quixframes/config.toml``. Others may not read it if it has
+        passwords in it; ``password_env`` and ``password_file`` say where one is instead::
+
+            [production]
+            broker = "kafka-1.example.org:9093, kafka-2.example.org:9093"
+            ca = "ca.pem"                       # relative to this file
+            mechanism = "SCRAM-SHA-512"
+            user = "pace-model"
+            password_env = "PACE_MODEL_PASSWORD"
+
+        Args:
+            name: of the table.
+            settings: the arguments of :class:`StreamingClient`, but for ``address`` and ``security``.
+
+        Raises:
+            SettingsError: no such file or table, a setting that cannot be, or a password that others may read.
+        """
+        found = named_profile(name, os.environ)
+        return cls(found.broker, security=found.security, **settings)
 
     # Topics
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from quixframes.errors import LocalKafkaError
 from quixframes.local_folder import State, claim, find, format_storage, last_ports, prepare, tail, write_state
-from quixframes.local_secure import LocalSecurity
 from quixframes.local_process import HOST, birth, condition, end, locked, refuse_taken, usable
+from quixframes.local_secure import LocalSecurity
 
 __all__ = ["GRACE", "Launch", "LocalBroker"]
 

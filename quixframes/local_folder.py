@@ -260,9 +260,7 @@ def cluster_id(places: Iterable[Path]) -> str:
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
-def format_storage(
-    java: list[str], directory: Path, cluster: str, timeout: float, users: Sequence[str] = ()
-) -> None:
+def format_storage(java: list[str], directory: Path, cluster: str, timeout: float, users: Sequence[str] = ()) -> None:
     """Make the storage of a new broker of that cluster, unless the folder has one.
 
     ``users`` are arguments that make users. They hold passwords, so all go by way of a file: everybody on the machine

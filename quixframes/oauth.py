@@ -32,7 +32,9 @@ class ClientCredentials:
     <ClientCredentials of 'pace-model' at https://id.example.org/token>
     """
 
-    def __init__(self, token_url: str, client_id: str, client_secret: str | Secret, *, scope: str | None = None) -> None:
+    def __init__(
+        self, token_url: str, client_id: str, client_secret: str | Secret, *, scope: str | None = None
+    ) -> None:
         if not token_url.startswith("https://"):
             raise SettingsError(f"token_url={token_url!r} has to begin with https://: a secret is sent there")
         try:

@@ -128,7 +128,9 @@ def _security(values: Mapping[str, Any], environ: Mapping[str, str], folder: Pat
             raise SettingsError("token_url needs client_id and client_secret")
         token = ClientCredentials(token_url, values["client_id"], secret, scope=values.get("scope"))
     elif mechanism == "OAUTHBEARER":
-        raise SettingsError("OAUTHBEARER needs token_url, client_id and client_secret; or give a Security in the program")
+        raise SettingsError(
+            "OAUTHBEARER needs token_url, client_id and client_secret; or give a Security in the program"
+        )
     return Security(
         **{name: _file(values[name], folder) for name in _FILES if name in values},
         key_password=_secret("key_password", values, environ, folder),

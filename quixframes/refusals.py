@@ -78,7 +78,9 @@ NOT_YET_VALID = Refusal(TlsError, "the broker's certificate is not valid yet: ch
 OTHER_HOST = Refusal(
     TlsError, "the broker's certificate is for another host: connect by a name or address that stands in it"
 )
-OLD_TLS = Refusal(TlsError, "the broker and this client have no version of TLS or no cipher in common: 1.2 is the least")
+OLD_TLS = Refusal(
+    TlsError, "the broker and this client have no version of TLS or no cipher in common: 1.2 is the least"
+)
 NO_CERTIFICATE = Refusal(
     TlsError, "the broker asks for this client's certificate: give one, as in Security.mtls('client.pem', ca='ca.pem')"
 )

@@ -32,7 +32,7 @@ class Secret:
     __slots__ = ("_text",)
 
     def __init__(self, text: str | Secret) -> None:
-        self._text = text._text if isinstance(text, Secret) else str(text)
+        self._text: str = text.reveal() if isinstance(text, Secret) else str(text)
 
     def reveal(self) -> str:
         """The text itself: for who is to send it, and nobody else."""
@@ -103,7 +103,12 @@ class Security:
 
     @classmethod
     def mtls(
-        cls, certificate: Pem, key: Pem | None = None, *, ca: Pem | None = None, key_password: str | Secret | None = None
+        cls,
+        certificate: Pem,
+        key: Pem | None = None,
+        *,
+        ca: Pem | None = None,
+        key_password: str | Secret | None = None,
     ) -> Security:
         """TLS where this client shows a certificate as well, which says who it is."""
         return cls(ca=ca, certificate=certificate, key=key, key_password=_secret(key_password))
@@ -177,7 +182,9 @@ class Security:
                 raise SettingsError("OAUTHBEARER takes no user and no password: the token says who it is")
         else:
             if not self.user or not self.password:
-                raise SettingsError(f"{self.mechanism} needs a user and a password, and one of them is missing or empty")
+                raise SettingsError(
+                    f"{self.mechanism} needs a user and a password, and one of them is missing or empty"
+                )
             if self.token is not None:
                 raise SettingsError(f"{self.mechanism} takes no token: that is for OAUTHBEARER")
         if not self.encrypted and not self.allow_plaintext:

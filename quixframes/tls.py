@@ -68,10 +68,12 @@ def _load_own(context: ssl.SSLContext, security: Security) -> None:
     certificate = pem_text(security.certificate, "certificate")
     key = None if security.key is None else pem_text(security.key, "key")
     password = security.key_password
-    with _as_files(certificate, key) as paths:
+    with _as_files(certificate, key) as (certificate_path, key_path):
         try:
             # A key without its password would have OpenSSL ask for it in the terminal.
-            context.load_cert_chain(*paths, password=lambda: "" if password is None else password.reveal())
+            context.load_cert_chain(
+                certificate_path, key_path, password=lambda: "" if password is None else password.reveal()
+            )
         except (ssl.SSLError, OSError, ValueError) as exc:
             raise SettingsError(f"{_pair(security)}: {_why(exc, security)}") from exc
 
@@ -97,16 +99,11 @@ def _shown(value: Pem) -> str:
 
 
 @contextlib.contextmanager
-def _as_files(*texts: str | None) -> Iterator[list[str | None]]:
+def _as_files(certificate: str, key: str | None) -> Iterator[tuple[str, str | None]]:
     """Files of these texts, for this moment: Python's ssl takes a key from nowhere else."""
     with tempfile.TemporaryDirectory(prefix="quixframes-") as folder:  # of mode 0700
-        paths: list[str | None] = []
-        for number, text in enumerate(texts):
-            if text is None:
-                paths.append(None)
-                continue
-            path = os.path.join(folder, f"{number}.pem")
+        paths = [os.path.join(folder, name) for name in ("certificate.pem", "key.pem")]
+        for path, text in zip(paths, (certificate, key or ""), strict=True):
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
                 file.write(text)
-            paths.append(path)
-        yield paths
+        yield paths[0], None if key is None else paths[1]

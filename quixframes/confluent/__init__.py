@@ -8,7 +8,9 @@ since it tries again by itself and whatever lasts is raised or reported by us; a
 - ``failures``: librdkafka's error codes, as a table to ours
 - ``opening``: settings, the log, and clients that say why they cannot connect
 - ``producer`` (with ``routes``), ``transactions``, ``admin``: the Protocols
-- ``consumer``: the same, with ``reading`` (positions), ``rebalancing`` (the group), ``commits``, ``records``, ``shared``
+- ``consumer``: the same, with ``reading`` (positions), ``rebalancing`` (the group), ``commits``, ``records``,
+  ``shared``
+- ``secured``: TLS and logins
 """
 
 from __future__ import annotations

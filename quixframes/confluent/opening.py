@@ -166,7 +166,7 @@ class Opening:
     def _failure(self, reason: KafkaError) -> BrokerError:
         """The error for it. librdkafka tells of most of them that the connection ended: so look for ourselves."""
         error = translated(reason, self._doing())
-        if isinstance(error, (BrokerUnavailableError, TlsError)) and (found := diagnose(self._connection)):
+        if isinstance(error, (*_FINAL, BrokerUnavailableError)) and (found := diagnose(self._connection)):
             return found.of(error.__cause__)
         return error
 

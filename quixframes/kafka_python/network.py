@@ -34,6 +34,9 @@ __all__ = ["Client", "Opening", "settings_for"]
 
 _T = TypeVar("_T")
 
+# What is worth a look of our own.
+_UNEXPLAINED = (BrokerUnavailableError, TlsError, AuthenticationError)
+
 PATIENCE = 2.0
 """Seconds that an address may refuse connections before opening fails: a broker may just be starting."""
 
@@ -100,7 +103,7 @@ class Opening:
                 raise
             where = ", ".join(self._connection.brokers)
             error = translated(failure, f"no Kafka broker could be reached at {where}")
-            if isinstance(error, (BrokerUnavailableError, TlsError)) and (found := diagnose(self._connection)):
+            if isinstance(error, _UNEXPLAINED) and (found := diagnose(self._connection)):
                 raise found.of(failure) from failure
             raise error from failure
 

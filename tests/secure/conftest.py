@@ -78,7 +78,9 @@ def strange_certificate(authority: trustme.CA) -> str:
 def expired_front(authority: trustme.CA) -> Iterator[str]:
     """A TLS port whose certificate ended yesterday."""
     yesterday = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
-    with _front(authority.issue_cert("127.0.0.1", not_before=yesterday - dt.timedelta(days=9), not_after=yesterday)) as at:
+    with _front(
+        authority.issue_cert("127.0.0.1", not_before=yesterday - dt.timedelta(days=9), not_after=yesterday)
+    ) as at:
         yield at
 
 

@@ -19,7 +19,9 @@ LIMIT = 10.0
 """Seconds. Most take well under one; a broker that hangs up is given two, since it may be starting."""
 
 
-def check(connect: Client, kind: type[Exception], text: str, security: qf.Security | None, at: str | None = None) -> None:
+def check(
+    connect: Client, kind: type[Exception], text: str, security: qf.Security | None, at: str | None = None
+) -> None:
     """Opening fails with that error, and that text, in time; and nothing secret is in it."""
     keep(WRONG)
     start = time.monotonic()
