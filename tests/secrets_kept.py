@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -48,9 +49,17 @@ class SecretsKept(logging.Handler):
         if any(leaked(text) for text in texts):
             self.places.append(f"report of {report.nodeid} ({report.when})")
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a process of pytest-xdist has found."""
+        self.places += getattr(node, "workeroutput", {}).get("secrets_told", [])
+
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Fail the session if there was one."""
-        if self.places:
+        output = getattr(session.config, "workeroutput", None)
+        if output is not None:
+            output["secrets_told"] = self.places
+        elif self.places:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

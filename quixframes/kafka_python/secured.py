@@ -110,7 +110,7 @@ class TlsTransport(KafkaSSLTransport):  # type: ignore[misc]
         return b"".join(pieces), None
 
     def _sock_send(self) -> tuple[int, Exception | None]:
-        pieces: deque[bytes | memoryview] = self._write_buffer
+        pieces = list(self._write_buffer)  # type: ignore[has-type]
         self._write_buffer = deque(memoryview(piece) for piece in pieces)  # else each 16 KB sent copy the rest
         sent: tuple[int, Exception | None] = super()._sock_send()
         return sent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import socket
 import ssl
 import threading
@@ -32,6 +33,12 @@ def secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qf.LocalK
         for file in (kafka.directory / "secure").glob("*.pem"):
             keep(*_keys(file.read_text()))
         yield kafka
+
+
+@pytest.fixture(autouse=True)
+def every_record(caplog: pytest.LogCaptureFixture) -> None:
+    """All that anybody logs is searched for secrets (tests/secrets_kept.py), at DEBUG too."""
+    caplog.set_level(logging.DEBUG)
 
 
 @pytest.fixture(params=["kafka-python", "confluent"])
