@@ -50,6 +50,7 @@ from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
 from quixframes.retention_gap import RetentionGap
 from quixframes.runner import Summary, run
+from quixframes.security import Secret, Security
 from quixframes.sequence import FaultKind, SequenceFault
 from quixframes.settings import (
     AutoOffsetReset,
@@ -126,6 +127,8 @@ __all__ = [
     "RetentionGap",
     "Retry",
     "RowBatch",
+    "Secret",
+    "Security",
     "SequenceError",
     "SequenceFault",
     "SettingsError",

@@ -36,8 +36,10 @@ from quixframes.output import Outputs, OutputTopic
 from quixframes.pipeline import Look, Pipeline
 from quixframes.placement_store import PlacementStore, Placer
 from quixframes.poller import Poller
+from quixframes.profiles import environment_profile, named_profile
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
+from quixframes.security import Security
 from quixframes.settings import (
     AutoOffsetReset,
     BufferSettings,
@@ -76,6 +78,8 @@ class StreamingClient(Closing):
         writer: how it writes: delivery time-out, memory, compression. Default: ``WriterSettings()``.
         client_id: the name under which the cluster's logs and quotas know this client.
         connect_timeout: how long opening something may take before it fails.
+        security: TLS and login, as in ``Security.scram("alice", password, ca="ca.pem")``. Default: neither. See
+            :meth:`from_env` and :meth:`from_profile`, which keep passwords out of programs.
         transport: the Kafka client underneath: "kafka-python" or "confluent", which needs the extra of that name.
             Default: the environment variable ``QUIXFRAMES_TRANSPORT``, else "kafka-python".
 
@@ -95,6 +99,7 @@ class StreamingClient(Closing):
         writer: WriterSettings | None = None,
         client_id: str = "quixframes",
         connect_timeout: Duration = "8s",
+        security: Security | None = None,
         transport: Literal["kafka-python", "confluent"] | None = None,
     ) -> None:
         self._transport = _transport(transport or os.environ.get("QUIXFRAMES_TRANSPORT") or "kafka-python")
@@ -102,14 +107,19 @@ class StreamingClient(Closing):
         self._book = Book(self._outputs)
         seconds(connect_timeout, name="connect_timeout")
         if address is None:
-            address = os.environ.get("QUIXFRAMES_BROKER") or None
+            found = environment_profile(os.environ)
+            address = found.broker
+            if address is not None and security is None:
+                security = found.security
         self._kafka: LocalKafka | None = None
         if address is None:
             from quixframes.local import LocalKafka
 
             self._kafka = LocalKafka().start()
             address = self._kafka.address
-        self.connection = Connection(Connection.of(address).brokers, client_id, connect_timeout)
+            if security is None and self._kafka.secured:
+                security = self._kafka.security()
+        self.connection = Connection(Connection.of(address).brokers, client_id, connect_timeout, security)
         self._lock = threading.RLock()
         self._producer: Producer | None = None
         self._admin: Admin | None = None
@@ -140,6 +150,8 @@ class StreamingClient(Closing):
         from quixframes.local import LocalKafka
 
         kafka = LocalKafka(directory).start()
+        if kafka.secured:
+            settings.setdefault("security", kafka.security())
         try:
             client = cls(kafka.address, **settings)
         except BaseException:
@@ -147,6 +159,47 @@ class StreamingClient(Closing):
             raise
         client._kafka = kafka
         return client
+
+    @classmethod
+    def from_env(cls, **settings: Any) -> Self:
+        """A client of the cluster that the environment names: ``QUIXFRAMES_BROKER``; for TLS ``QUIXFRAMES_CA``,
+        ``QUIXFRAMES_CERTIFICATE`` and ``QUIXFRAMES_KEY``, or ``QUIXFRAMES_TLS=true``; for a login ``QUIXFRAMES_USER``,
+        ``QUIXFRAMES_PASSWORD`` (or ``QUIXFRAMES_PASSWORD_FILE``) and ``QUIXFRAMES_SASL_MECHANISM``.
+
+        Args:
+            settings: the arguments of :class:`StreamingClient`, but for ``address`` and ``security``.
+
+        Raises:
+            SettingsError: no broker is named, or something that does not go together.
+        """
+        found = environment_profile(os.environ)
+        if found.broker is None:
+            raise SettingsError("the environment names no broker: set QUIXFRAMES_BROKER to 'host:port'")
+        return cls(found.broker, security=found.security, **settings)
+
+    @classmethod
+    def from_profile(cls, name: str, **settings: Any) -> Self:
+        """A client of the cluster that a table of the configuration file describes.
+
+        The file is ``QUIXFRAMES_CONFIG``, or ``~/.config/quixframes/config.toml``. Others may not read it if it has
+        passwords in it; ``password_env`` and ``password_file`` say where one is instead::
+
+            [production]
+            broker = "kafka-1.example.org:9093, kafka-2.example.org:9093"
+            ca = "ca.pem"                       # relative to this file
+            mechanism = "SCRAM-SHA-512"
+            user = "pace-model"
+            password_env = "PACE_MODEL_PASSWORD"
+
+        Args:
+            name: of the table.
+            settings: the arguments of :class:`StreamingClient`, but for ``address`` and ``security``.
+
+        Raises:
+            SettingsError: no such file or table, a setting that cannot be, or a password that others may read.
+        """
+        found = named_profile(name, os.environ)
+        return cls(found.broker, security=found.security, **settings)
 
     # Topics
 

@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import time
@@ -156,16 +157,21 @@ def _try(port: int) -> None:
         trial.bind((HOST, port))
 
 
-def usable(port: int) -> bool:
+def usable(port: int, tls: ssl.SSLContext | None = None) -> bool:
     """Whether a broker there has an answer to "who coordinates this group?": a group can join, a topic be made.
+
+    ``tls`` makes the connection to a port that wants it, and logs in there by its certificate.
 
     The first such question makes the broker create the topic of the groups' offsets. Kafka's protocol by hand
     (FindCoordinator, version 0), since a client waits longer after a refused connection than a broker takes to start.
     """
     key = b"quixframes"
     request = struct.pack(">hhihh", 10, 0, 1, -1, len(key)) + key
-    with contextlib.suppress(OSError, struct.error), socket.create_connection((HOST, port), timeout=2) as connection:
+    with contextlib.suppress(OSError, struct.error), contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection((HOST, port), timeout=2))
+        if tls is not None:
+            connection = stack.enter_context(tls.wrap_socket(connection, server_hostname=HOST))
         connection.sendall(struct.pack(">i", len(request)) + request)
-        _, _, error = struct.unpack(">iih", connection.recv(10, socket.MSG_WAITALL))
+        _, _, error = struct.unpack(">iih", stack.enter_context(connection.makefile("rb")).read(10))
         return bool(error == 0)
     return False
