@@ -308,7 +308,7 @@ def _legend(graph: Graph, y: float) -> tuple[str, float]:
 
 
 def _said(graph: Graph) -> str:
-    return f"{len(graph.topics)} topics, {len(graph.breaches)} breaches"
+    return f"topics: {len(graph.topics)}, breaches: {len(graph.breaches)}"
 
 
 def _width(text: str, size: float) -> float:
