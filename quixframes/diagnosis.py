@@ -50,12 +50,21 @@ _REASONS = {
 }
 
 
+# What a broker that is just coming or going may look like.
+_UNSURE = (refusals.NO_TLS, refusals.NO_LOGIN)
+
+
 class Finding(NamedTuple):
     """What is wrong with a connection, what was heard, and where."""
 
     refusal: Refusal
     detail: str
     where: str
+
+    @property
+    def final(self) -> bool:
+        """Whether trying again surely cannot mend it."""
+        return self.refusal not in _UNSURE
 
     def of(self, cause: BaseException | None) -> BrokerError:
         """The error, whose cause is the client's own."""

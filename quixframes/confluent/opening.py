@@ -143,6 +143,7 @@ class Opening:
         """
         start = time.monotonic()
         patience = 0.05
+        looked = self._connection.security is None
         while True:
             left = self._patience - (time.monotonic() - start)
             try:
@@ -154,6 +155,10 @@ class Opening:
                 return
             client.poll(0)
             waited = time.monotonic() - start
+            if self.reason is not None and not looked:
+                looked = True
+                if (found := diagnose(self._connection)) is not None and found.final:
+                    raise found.of(translated(self.reason, "").__cause__)
             if self.reason is not None and self._all_down and (self._is_final() or waited > _PATIENCE):
                 raise self._failure(self.reason)
             if waited >= self._patience:

@@ -11,6 +11,7 @@ from typing import Any
 import kafka.errors as theirs
 from kafka.net.sasl.oauth import AbstractTokenProvider
 from kafka.net.transport import KafkaSSLTransport
+from kafka.protocol.admin.users import AlterUserScramCredentialsRequest
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslAuthenticateResponse, SaslBytesRequest
 
 from quixframes import refusals
@@ -22,11 +23,13 @@ __all__ = ["TlsFailed", "TlsTransport", "security_settings"]
 
 _PIECE = 64 * 1024  # TLS gives 16 KB at a time, whatever is asked for
 _READ = 1024 * 1024
-_WORDS = (SaslAuthenticateRequest, SaslAuthenticateResponse, SaslBytesRequest)
+_WORDS = (SaslAuthenticateRequest, SaslAuthenticateResponse, SaslBytesRequest, AlterUserScramCredentialsRequest)
 
 
 def security_settings(security: Security | None) -> dict[str, Any]:
     """kafka-python's settings for it. SettingsError: a file of it cannot be used."""
+    for name in ("kafka.net.connection", "kafka.protocol.parser"):
+        logging.getLogger(name).addFilter(_NO_PASSWORDS)
     if security is None:
         return {}
     settings: dict[str, Any] = {"security_protocol": security.protocol}
@@ -34,13 +37,12 @@ def security_settings(security: Security | None) -> dict[str, Any]:
         settings["ssl_context"] = context_of(security)
     if security.mechanism is None:
         return settings
-    logging.getLogger("kafka.net.connection").addFilter(_NO_PASSWORDS)
     settings["sasl_mechanism"] = security.mechanism
     if security.token is not None:
         settings["sasl_oauth_token_provider"] = _Tokens(security)
     elif security.password is not None:
         settings["sasl_plain_username"] = security.user
-        settings["sasl_plain_password"] = security.password.reveal()
+        settings["sasl_plain_password"] = _Hidden(security.password.reveal())
     return settings
 
 
@@ -125,10 +127,22 @@ class _Tokens(AbstractTokenProvider):  # type: ignore[misc]
         return self._security.new_token()
 
 
+class _Hidden(str):
+    """A password in kafka-python's settings, which it writes to its log as a whole, at DEBUG."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
+
+
 class _NoPasswords(logging.Filter):
-    """kafka-python writes whole requests to its log at DEBUG, a login's with the password in it."""
+    """At DEBUG, kafka-python writes each request to its log, and the bytes of it, also where a password is in it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record may be seen."""
+        if "Send: " in str(record.msg):
+            return False
         return not (isinstance(record.args, tuple) and any(isinstance(value, _WORDS) for value in record.args))
 
 
