@@ -12,7 +12,6 @@ from typing import Annotated
 try:
     import typer
     from rich.console import Console
-    from rich.table import Table
 except ModuleNotFoundError as exc:
     sys.exit(f'The command quixframes needs the package {exc.name!r}: pip install "quixframes[cli]"')
 
@@ -138,26 +137,27 @@ def status(directory: Directory = None) -> None:
 
 def _print(status: local.LocalStatus) -> None:
     console = Console(soft_wrap=True)
-    table = Table.grid(padding=(0, 2))
+    rows: list[tuple[str, str]] = []
     if status.running:
         console.print(f"[green]●[/] Kafka {status.version} runs at [bold]{status.address}[/]", highlight=False)
         processes = ", ".join(map(str, status.pids))
         if status.brokers > 1:
-            table.add_row("  brokers", f"{len(status.pids)} of {status.brokers} run")
-        table.add_row("  process", f"{processes}, for {_duration(status.uptime or 0)}")
+            rows.append(("brokers", f"{len(status.pids)} of {status.brokers} run"))
+        rows.append(("process", f"{processes}, for {_duration(status.uptime or 0)}"))
         if status.secure is not None:
-            table.add_row("  security", "TLS; PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER")
-            table.add_row("  by certificate", str(status.mtls_address))
-            table.add_row("  CA", str(status.secure / "ca.pem"))
-            table.add_row("  users", f"{', '.join(USERS)}: profiles in {status.secure / 'profiles.toml'}")
-            table.add_row("  for example", f"QUIXFRAMES_CONFIG={status.secure / 'profiles.toml'} and --profile admin")
+            rows.append(("security", "TLS; PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"))
+            rows.append(("by certificate", str(status.mtls_address)))
+            rows.append(("CA", str(status.secure / "ca.pem")))
+            rows.append(("users", f"{', '.join(USERS)}: profiles in {status.secure / 'profiles.toml'}"))
+            rows.append(("for example", f"QUIXFRAMES_CONFIG={status.secure / 'profiles.toml'} and --profile admin"))
         ends = "when `quixframes local stop` stops it" if status.detached else f"with process {status.owner}"
-        table.add_row("  ends", ends)
+        rows.append(("ends", ends))
     else:
         console.print("[dim]○[/] no Kafka runs here", highlight=False)
-    table.add_row("  folder", str(status.directory))
-    table.add_row("  data", f"{status.data_bytes / 1e6:,.1f} MB")
-    console.print(table, highlight=False)
+    rows.append(("folder", str(status.directory)))
+    rows.append(("data", f"{status.data_bytes / 1e6:,.1f} MB"))
+    for name, value in rows:  # not a table, which would cut paths off
+        console.print(f"  {name:<14}  {value}", highlight=False, markup=False)
 
 
 def _duration(seconds: float) -> str:
