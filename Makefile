@@ -47,11 +47,13 @@ faults: $(READY) ## The long fault campaigns: clusters, models and networks that
 soak: $(READY) ## An hour of 20,000 rows/s, 1,000 streams, and an instance restarted every minute
 	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
-check: $(LINTED) ## Linters and types
+check: $(LINTED) ## Linters, types, and what is known to be unsafe
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml quixframes .ci
+	@$(BIN)/python .ci/audit.py
 
 coverage: $(READY) ## The tests, and how much of the package they run
 	@rm -f .coverage .coverage.*

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from quixframes.about import NamingRule, TopicAbout
 from quixframes.batch import RowBatch, StreamReader
 from quixframes.client import StreamingClient
 from quixframes.codecs import Codec, Decoded, Encoded, RecordError
@@ -44,10 +45,12 @@ from quixframes.json_rows import JsonRows
 from quixframes.kafka import Partition
 from quixframes.local import LocalKafka
 from quixframes.output import OutputTopic
+from quixframes.pipeline import Pipeline
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
 from quixframes.retention_gap import RetentionGap
 from quixframes.runner import Summary, run
+from quixframes.security import Secret, Security
 from quixframes.sequence import FaultKind, SequenceFault
 from quixframes.settings import (
     AutoOffsetReset,
@@ -109,11 +112,13 @@ __all__ = [
     "LocalKafka",
     "LocalKafkaError",
     "MessageTooLargeError",
+    "NamingRule",
     "OffsetGoneError",
     "OutputTopic",
     "Parameter",
     "ParameterDefinition",
     "Partition",
+    "Pipeline",
     "QuixframesError",
     "ReaderSettings",
     "RecordColumns",
@@ -122,6 +127,8 @@ __all__ = [
     "RetentionGap",
     "Retry",
     "RowBatch",
+    "Secret",
+    "Security",
     "SequenceError",
     "SequenceFault",
     "SettingsError",
@@ -136,6 +143,7 @@ __all__ = [
     "Summary",
     "Tag",
     "TlsError",
+    "TopicAbout",
     "TopicNotFoundError",
     "TopicReport",
     "TopicSpec",

@@ -18,6 +18,7 @@ except ModuleNotFoundError as exc:
 
 import quixframes as qf
 from quixframes import cli_run, local
+from quixframes.local_secure import USERS
 
 __all__ = ["app", "main"]
 
@@ -100,11 +101,19 @@ def start(
         int | None,
         typer.Option(help="How many: 1, or 3 to 7. Default: as the folder has, or 1.", show_default=False),
     ] = None,
+    secure: Annotated[
+        bool | None,
+        typer.Option(
+            "--secure/--no-secure",
+            help="With TLS, users and permissions. Default: as the folder has, or without.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Start a Kafka that runs until it is stopped, or find the one that runs already."""
     with Console(stderr=True).status("starting Kafka …") as status:
         started = local.start(
-            directory, brokers=brokers, port=port, heap=heap, progress=lambda line: status.update(line)
+            directory, brokers=brokers, secure=secure, port=port, heap=heap, progress=lambda line: status.update(line)
         )
     _print(started)
 
@@ -136,6 +145,12 @@ def _print(status: local.LocalStatus) -> None:
         if status.brokers > 1:
             table.add_row("  brokers", f"{len(status.pids)} of {status.brokers} run")
         table.add_row("  process", f"{processes}, for {_duration(status.uptime or 0)}")
+        if status.secure is not None:
+            table.add_row("  security", "TLS; PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER")
+            table.add_row("  by certificate", str(status.mtls_address))
+            table.add_row("  CA", str(status.secure / "ca.pem"))
+            table.add_row("  users", f"{', '.join(USERS)}: profiles in {status.secure / 'profiles.toml'}")
+            table.add_row("  for example", f"QUIXFRAMES_CONFIG={status.secure / 'profiles.toml'} and --profile admin")
         ends = "when `quixframes local stop` stops it" if status.detached else f"with process {status.owner}"
         table.add_row("  ends", ends)
     else:

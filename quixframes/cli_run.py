@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import fields
 from datetime import datetime
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from quixframes.job import Job, sinks_of
 from quixframes.local import LocalKafka
+from quixframes.profiles import named_profile
 from quixframes.runner import Summary
 from quixframes.supervisor import Event, Outcome, supervise
 
@@ -64,6 +66,15 @@ def run_command(
     broker: Annotated[
         str | None,
         _option("Default: a Kafka on this machine.", _WHERE, metavar="HOST:PORT", envvar="QUIXFRAMES_BROKER"),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        _option(
+            "Connect as this table of the configuration file says. Default: as the environment says.",
+            _WHERE,
+            metavar="NAME",
+            envvar="QUIXFRAMES_PROFILE",
+        ),
     ] = None,
     transport: Annotated[
         Literal["kafka-python", "confluent"], _option("The Kafka client underneath.", _WHERE)
@@ -125,12 +136,18 @@ def run_command(
     one stops at once. The exit code is 0 where all ended by themselves or when asked to, else 1.
     """
     given = locals()
-    names = {field.name for field in fields(Job)} & given.keys() - {"broker"}
+    names = {field.name for field in fields(Job)} & given.keys() - {"broker", "profile"}
     with ExitStack() as stack:
+        if profile is not None:
+            broker = broker or named_profile(profile, os.environ).broker
         if broker is None:
-            broker = stack.enter_context(LocalKafka()).address
+            kafka = stack.enter_context(LocalKafka())
+            broker = kafka.address
+            if kafka.secured:  # the processes find its passwords where it keeps them
+                os.environ["QUIXFRAMES_CONFIG"], profile = str(kafka.directory / "secure" / "profiles.toml"), "admin"
         job = Job(
             broker=broker,
+            profile=profile,
             sources=tuple(source or ()),
             sinks=sinks_of(sink or []),
             **{name: given[name] for name in names},

@@ -33,10 +33,13 @@ from quixframes.message_reader import MessageReader
 from quixframes.metrics import Book, to_frame
 from quixframes.moments import moment
 from quixframes.output import Outputs, OutputTopic
+from quixframes.pipeline import Look, Pipeline
 from quixframes.placement_store import PlacementStore, Placer
 from quixframes.poller import Poller
+from quixframes.profiles import environment_profile, named_profile
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
+from quixframes.security import Security
 from quixframes.settings import (
     AutoOffsetReset,
     BufferSettings,
@@ -75,6 +78,8 @@ class StreamingClient(Closing):
         writer: how it writes: delivery time-out, memory, compression. Default: ``WriterSettings()``.
         client_id: the name under which the cluster's logs and quotas know this client.
         connect_timeout: how long opening something may take before it fails.
+        security: TLS and login, as in ``Security.scram("alice", password, ca="ca.pem")``. Default: neither. See
+            :meth:`from_env` and :meth:`from_profile`, which keep passwords out of programs.
         transport: the Kafka client underneath: "kafka-python" or "confluent", which needs the extra of that name.
             Default: the environment variable ``QUIXFRAMES_TRANSPORT``, else "kafka-python".
 
@@ -94,6 +99,7 @@ class StreamingClient(Closing):
         writer: WriterSettings | None = None,
         client_id: str = "quixframes",
         connect_timeout: Duration = "8s",
+        security: Security | None = None,
         transport: Literal["kafka-python", "confluent"] | None = None,
     ) -> None:
         self._transport = _transport(transport or os.environ.get("QUIXFRAMES_TRANSPORT") or "kafka-python")
@@ -101,14 +107,19 @@ class StreamingClient(Closing):
         self._book = Book(self._outputs)
         seconds(connect_timeout, name="connect_timeout")
         if address is None:
-            address = os.environ.get("QUIXFRAMES_BROKER") or None
+            found = environment_profile(os.environ)
+            address = found.broker
+            if address is not None and security is None:
+                security = found.security
         self._kafka: LocalKafka | None = None
         if address is None:
             from quixframes.local import LocalKafka
 
             self._kafka = LocalKafka().start()
             address = self._kafka.address
-        self.connection = Connection(Connection.of(address).brokers, client_id, connect_timeout)
+            if security is None and self._kafka.secured:
+                security = self._kafka.security()
+        self.connection = Connection(Connection.of(address).brokers, client_id, connect_timeout, security)
         self._lock = threading.RLock()
         self._producer: Producer | None = None
         self._admin: Admin | None = None
@@ -139,6 +150,8 @@ class StreamingClient(Closing):
         from quixframes.local import LocalKafka
 
         kafka = LocalKafka(directory).start()
+        if kafka.secured:
+            settings.setdefault("security", kafka.security())
         try:
             client = cls(kafka.address, **settings)
         except BaseException:
@@ -146,6 +159,47 @@ class StreamingClient(Closing):
             raise
         client._kafka = kafka
         return client
+
+    @classmethod
+    def from_env(cls, **settings: Any) -> Self:
+        """A client of the cluster that the environment names: ``QUIXFRAMES_BROKER``; for TLS ``QUIXFRAMES_CA``,
+        ``QUIXFRAMES_CERTIFICATE`` and ``QUIXFRAMES_KEY``, or ``QUIXFRAMES_TLS=true``; for a login ``QUIXFRAMES_USER``,
+        ``QUIXFRAMES_PASSWORD`` (or ``QUIXFRAMES_PASSWORD_FILE``) and ``QUIXFRAMES_SASL_MECHANISM``.
+
+        Args:
+            settings: the arguments of :class:`StreamingClient`, but for ``address`` and ``security``.
+
+        Raises:
+            SettingsError: no broker is named, or something that does not go together.
+        """
+        found = environment_profile(os.environ)
+        if found.broker is None:
+            raise SettingsError("the environment names no broker: set QUIXFRAMES_BROKER to 'host:port'")
+        return cls(found.broker, security=found.security, **settings)
+
+    @classmethod
+    def from_profile(cls, name: str, **settings: Any) -> Self:
+        """A client of the cluster that a table of the configuration file describes.
+
+        The file is ``QUIXFRAMES_CONFIG``, or ``~/.config/quixframes/config.toml``. Others may not read it if it has
+        passwords in it; ``password_env`` and ``password_file`` say where one is instead::
+
+            [production]
+            broker = "kafka-1.example.org:9093, kafka-2.example.org:9093"
+            ca = "ca.pem"                       # relative to this file
+            mechanism = "SCRAM-SHA-512"
+            user = "pace-model"
+            password_env = "PACE_MODEL_PASSWORD"
+
+        Args:
+            name: of the table.
+            settings: the arguments of :class:`StreamingClient`, but for ``address`` and ``security``.
+
+        Raises:
+            SettingsError: no such file or table, a setting that cannot be, or a password that others may read.
+        """
+        found = named_profile(name, os.environ)
+        return cls(found.broker, security=found.security, **settings)
 
     # Topics
 
@@ -411,6 +465,27 @@ class StreamingClient(Closing):
         send_messages(letters, messages, self._get_producer(), self._outputs.in_flight, timeout)
         return len(messages)
 
+    # Governance
+
+    def pipeline(
+        self, topics: str | Collection[str] | None = None, *, window: Duration = "1 min", newest: int = 20
+    ) -> Pipeline:
+        """The topics, the models between them and the groups that read them, as a graph: with rates and lag, and what
+        in it breaks the rules. See :meth:`Topics.set_about <quixframes.topics.Topics.set_about>`.
+
+        Args:
+            topics: the names of those to look at. Default: all that may be seen. Each costs some ten requests; one
+                with a contract also a look at its newest messages.
+            window: the time, by the clock of this machine and those of the writers, over which rates are.
+            newest: how many messages of each partition are held against the topic's contract. Default 20; 0: none.
+
+        Raises:
+            TopicNotFoundError: one that was named is not there.
+        """
+        return Look(self.topics, self._get_admin, self._lone_consumer, self._kept_check).pipeline(
+            topics, window, newest
+        )
+
     # Metrics
 
     def metrics(self) -> pd.DataFrame:
@@ -550,6 +625,9 @@ class StreamingClient(Closing):
             raise SettingsError(f"contract={given!r} has to be 'topic', None, or what Contract.of takes")
         kept = self._contracts.get(topic)
         return None if kept is None else ContractCheck(kept, topic, partial(self._contracts.get, topic))
+
+    def _kept_check(self, topic: str) -> ContractCheck | None:
+        return self._contract_check(topic, "topic")
 
     def _grow(self, topic: str, to: int, *, settle: float | None, progress: bool) -> Growth:
         if settle is None:

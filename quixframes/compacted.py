@@ -20,7 +20,7 @@ from quixframes.kafka import Admin, Consumer, Header, MadeRecord, Outgoing, Prod
 __all__ = ["CompactedTopic"]
 
 _PATIENCE = 30.0
-_TOKEN = "qf.token"  # by which a writer knows its own message
+_TOKEN = "qf.token"  # by which a writer knows its own message  # nosec B105  # the name of a header
 
 
 class CompactedTopic:

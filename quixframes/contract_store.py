@@ -2,6 +2,7 @@
 
 The topic ``__quixframes.contracts`` has one partition. A message's key is the name of a topic, its value that topic's
 contract as JSON (see ``Contract.to_json``); no value means that it has none any more. The last message of a key counts.
+Under keys that are no names of topics, it also has what is said about topics (``about:NAME``), and the rule for names.
 
 What this module holds to:
 
@@ -18,6 +19,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from quixframes.about import ABOUT, NAMING, NamingRule, TopicAbout
 from quixframes.compacted import CompactedTopic
 from quixframes.contracts import Contract, check_evolution
 from quixframes.errors import (
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 
 CONTRACTS = "__quixframes.contracts"
 _HEADER = ("qf.contract", b"1")
+_ABOUT_HEADER = ("qf.about", b"1")
+_NAMING_HEADER = ("qf.naming", b"1")
 
 
 class ContractStore:
@@ -87,6 +91,40 @@ class ContractStore:
         if self.get(topic) is not None:
             with self._lock:
                 self._put(topic, None)
+
+    def about(self, topic: str) -> TopicAbout | None:
+        """What is said about a topic; None where nothing is."""
+        text = self._look(ABOUT + topic, f"{topic}: what is said about it")
+        return None if text is None else TopicAbout.from_json(text)
+
+    def set_about(self, topic: str, about: TopicAbout | None) -> None:
+        """Keep what is said about a topic; None: nothing."""
+        if about is not None or self.about(topic) is not None:
+            self._keep(ABOUT + topic, None if about is None else about.to_json().encode(), _ABOUT_HEADER)
+
+    def naming(self) -> NamingRule | None:
+        """The rule for the names of new topics; None where there is none."""
+        text = self._look(NAMING, "the rule for names")
+        return None if text is None else NamingRule.from_json(text)
+
+    def set_naming(self, rule: NamingRule | None) -> None:
+        """Keep the rule for names; None: there is none any more."""
+        self._keep(NAMING, None if rule is None else rule.to_json().encode(), _NAMING_HEADER)
+
+    def _look(self, key: str, what: str) -> bytes | None:
+        with self._lock:
+            try:
+                self._log.read()
+            except AccessDeniedError as exc:
+                log.warning("%s may not be read, and is taken for none: %s", what, exc)
+                return None
+            return self._texts.get(key)
+
+    def _keep(self, key: str, text: bytes | None, header: tuple[str, bytes]) -> None:
+        with self._lock:
+            self._log.read()
+            if self._texts.get(key) != text:
+                self._log.write(key.encode(), text, header)
 
     def _contract(self, topic: str) -> Contract | None:
         text = self._texts.get(topic)

@@ -6,11 +6,14 @@ Checked when it is made: a wrong setting is told once, before a process is start
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from quixframes.errors import SettingsError
+from quixframes.profiles import environment_profile, named_profile
+from quixframes.security import Security
 from quixframes.settings import (
     AutoOffsetReset,
     BufferSettings,
@@ -35,6 +38,8 @@ class Job:
     Args:
         model: ``module:function`` or ``path/to/file.py:function``.
         broker: addresses as "host:port", with commas between.
+        profile: the table of the configuration file that says where and how to connect. None: ``broker``, with what the
+            environment says of TLS and login. No secret is ever here: each process looks for itself.
         sources: topics to read; or ``source_pattern``, which their whole names have to match.
         sinks: (name, topic) of each topic to write to; the name of a single one may be "".
         takes: whether the model is given a frame or a batch.
@@ -49,6 +54,7 @@ class Job:
 
     model: str
     broker: str
+    profile: str | None = None
     group: str = "Default"
     sources: tuple[str, ...] = ()
     source_pattern: str | None = None
@@ -105,9 +111,17 @@ class Job:
         seconds(self.stop_timeout, name="stop_timeout")
         AutoOffsetReset.of(self.reset)
         Connection.of(self.broker)
+        _ = self.security  # what is wrong with it is told now
         _ = self.topic, self.buffer, self.retry, self.commit_settings, self.reader(0)
 
     # What the settings stand for
+
+    @property
+    def security(self) -> Security | None:
+        """How to connect."""
+        if self.profile is not None:
+            return named_profile(self.profile, os.environ).security
+        return environment_profile(os.environ).security
 
     @property
     def topic(self) -> GivenTopics:

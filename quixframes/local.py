@@ -12,7 +12,8 @@ lie in one visible folder:
 In the folder: ``quixframes-kafka.txt`` (the mark that it is ours), ``data`` (the topics), ``tmp``,
 ``broker.properties``, ``log4j2.properties``, ``broker.log``, ``console.log``, ``state.json`` (while a broker can be
 used), ``start.lock`` (held while one is started) and ``broker.lock`` (held as long as a broker lives). A cluster has a
-folder like that for each broker: ``broker-1``, ``broker-2`` and so on.
+folder like that for each broker: ``broker-1``, ``broker-2`` and so on. A secured one also has ``secure``, with
+certificates and passwords.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from quixframes.errors import LocalKafkaError, SettingsError
 from quixframes.local_broker import GRACE, Launch, LocalBroker
@@ -47,7 +48,9 @@ from quixframes.local_folder import (
 )
 from quixframes.local_packages import Progress, java_command, kafka_home, version_of
 from quixframes.local_process import HOST, end, free_port, locked, refuse_taken, usable
-from quixframes.local_properties import Node, checked, properties
+from quixframes.local_properties import Node, checked, properties, secured
+from quixframes.local_secure import LocalSecurity
+from quixframes.security import Mechanism, Security
 
 __all__ = ["KAFKA_VERSION", "LocalBroker", "LocalKafka", "LocalStatus", "start", "status", "stop"]
 
@@ -61,7 +64,8 @@ class LocalStatus:
 
     ``owner`` is the process whose end will end it: None when it is detached or does not run. ``uptime`` is in seconds;
     ``data_bytes`` is what the topics take on the disk, also while nothing runs. ``brokers`` is how many it has, and
-    ``pids`` are the processes of those that run; ``pid`` is the first of them.
+    ``pids`` are the processes of those that run; ``pid`` is the first of them. ``secure`` is the folder of a secured
+    one's certificates and ``profiles.toml``, and ``mtls_address`` where it is reached by a certificate.
     """
 
     running: bool
@@ -75,6 +79,8 @@ class LocalStatus:
     data_bytes: int = 0
     brokers: int = 0
     pids: tuple[int, ...] = ()
+    mtls_address: str | None = None
+    secure: Path | None = None
 
 
 class LocalKafka:
@@ -86,6 +92,8 @@ class LocalKafka:
             one that holds files under the broker's names (such as ``data``) which no local Kafka made is refused.
         brokers: How many: one, or a cluster of 3 to 7, of which any one may fail: topics have three replicas, of which
             two have to be in sync, unless they are made otherwise. Default: as many as the folder has, or one.
+        secure: True for TLS everywhere, users with passwords and certificates, and permissions: who is not ``admin``
+            may do what ``admin`` granted. :meth:`security` is how to connect. Default: as the folder has, or False.
         port: Where it listens, on 127.0.0.1; the brokers of a cluster at this and the following ones. Default: as the
             last time in this folder if free, else any free port.
         keep: Whether the data stay when the broker is stopped. False removes all that the broker made in the folder,
@@ -114,6 +122,7 @@ class LocalKafka:
         directory: str | os.PathLike[str] | None = None,
         *,
         brokers: int | None = None,
+        secure: bool | None = None,
         port: int | None = None,
         keep: bool = True,
         detached: bool = False,
@@ -134,6 +143,7 @@ class LocalKafka:
         self._directory = None if self._temporary else folder_of(directory)
         self._settings = checked(settings or {})
         self._count = brokers
+        self._secure = secure
         self._port = port
         self._keep = keep
         self._detached = detached
@@ -227,6 +237,31 @@ class LocalKafka:
         return ",".join(broker.address for broker in self._started())
 
     @property
+    def mtls_address(self) -> str:
+        """Where a secured one is reached by a certificate, without a password."""
+        return _mtls_address(self._started()) or self._unsecured()
+
+    @property
+    def secured(self) -> bool:
+        """Whether it is reached by TLS and a login only."""
+        return self._directory is not None and LocalSecurity(self._directory).exists
+
+    def security(self, user: str = "admin", mechanism: Mechanism | None = "SCRAM-SHA-512") -> Security:
+        """How a user connects to a secured one: ``StreamingClient(kafka.address, security=kafka.security("alice"))``.
+
+        Args:
+            user: "admin", who may do everything; or "alice" or "bob", who may do what they are granted.
+            mechanism: how to log in. None: by the user's certificate alone, at :attr:`mtls_address`.
+
+        Raises:
+            LocalKafkaError: it is not secured.
+            SettingsError: there is no such user.
+        """
+        if not self.secured:
+            self._unsecured()
+        return LocalSecurity(self.directory).security(user, mechanism)
+
+    @property
     def pid(self) -> int:
         """The lone broker's process ID."""
         return self._lone().pid
@@ -264,6 +299,11 @@ class LocalKafka:
         pids = ", ".join(str(broker.pid) for broker in self._brokers if broker.running) or "none"
         return f"<LocalKafka {self.address} in {self._directory}: pid {pids}, {how}>"
 
+    def _unsecured(self) -> NoReturn:
+        raise LocalKafkaError(
+            f"the local Kafka in {self._directory or 'a temporary folder'} was not started with secure=True"
+        )
+
     def _started(self) -> list[LocalBroker]:
         if not self._brokers:
             raise LocalKafkaError("the local Kafka was not started, or was stopped")
@@ -287,6 +327,11 @@ class LocalKafka:
                 f"{self.directory} holds a Kafka of {len(places)} broker{'s' * (len(places) > 1)}, not {self._count}: "
                 "name another folder"
             )
+        if self._secure is not None and places and self.secured != self._secure:
+            raise LocalKafkaError(
+                f"{self.directory} holds a Kafka {'with' if self.secured else 'without'} security, "
+                f"and secure={self._secure} was asked for: name another folder"
+            )
         places = places or places_for(self.directory, self._count or 1)
         return [LocalBroker(n, place, self.directory / "start.lock") for n, place in enumerate(places, 1)]
 
@@ -304,7 +349,8 @@ class LocalKafka:
         if self._settings and self._settings != settings:
             raise LocalKafkaError(f"in {self.directory} a broker runs already, with other settings: {settings}")
         deadline = time.monotonic() + GRACE
-        while not any(usable(state.port) for state in found.values()):
+        tls = LocalSecurity(self.directory).context() if self.secured else None
+        while not any(usable(broker.mtls_port or state.port, tls) for broker, state in found.items()):
             if time.monotonic() > deadline:
                 pids = ", ".join(str(state.pid) for state in found.values())
                 raise LocalKafkaError(
@@ -347,13 +393,18 @@ class LocalKafka:
                 refuse_taken(self._port + number)
             used.update(range(self._port, self._port + len(members)))
         for index, broker in enumerate(members):
-            client, controller = (None if again else last_ports(broker.directory)) or (None, None)
+            client, controller, mtls = (None if again else last_ports(broker.directory)) or (None, None, None)
             port = self._port + index if self._port else choose(client)
-            nodes.append(Node(broker.number, HOST, port, choose(controller)))
+            mtls = choose(mtls) if self._secure or self.secured else None
+            nodes.append(Node(broker.number, HOST, port, choose(controller), mtls))
         return nodes
 
     def _run(self, members: Sequence[LocalBroker], nodes: Sequence[Node], java: str, home: Path) -> None:
         cluster = cluster_id(broker.directory for broker in members)
+        security = LocalSecurity(self.directory) if self._secure or self.secured else None
+        if security is not None:
+            security.make()
+            security.tell(*(",".join(f"{HOST}:{port}" for port in ports) for ports in _client_ports(nodes)))
         launches = [
             Launch(
                 java=java,
@@ -361,14 +412,34 @@ class LocalKafka:
                 version=version_of(home),
                 heap=self._heap or ("512m" if len(nodes) == 1 else "384m"),
                 port=node.port,
-                properties=properties(node, nodes, self._settings),
+                properties=_properties(node, nodes, self._settings, security),
                 settings=self._settings,
                 cluster=cluster,
                 timeout=self._timeout,
+                security=security,
+                mtls_port=node.mtls_port,
             )
             for node in nodes
         ]
         _start(members, launches, self._timeout)
+
+
+def _client_ports(nodes: Sequence[Node]) -> tuple[list[int], list[int]]:
+    return [node.port for node in nodes], [node.mtls_port for node in nodes if node.mtls_port is not None]
+
+
+def _mtls_address(brokers: Sequence[LocalBroker]) -> str | None:
+    ports = [broker.mtls_port for broker in brokers]
+    return None if None in ports else ",".join(f"{HOST}:{port}" for port in ports)
+
+
+def _properties(
+    node: Node, nodes: Sequence[Node], settings: Mapping[str, str], security: LocalSecurity | None
+) -> dict[str, str]:
+    if security is None:
+        return properties(node, nodes, settings)
+    folder = security.folder.name if len(nodes) == 1 else f"../{security.folder.name}"
+    return properties(node, nodes, {}) | secured(node, security.passwords(), folder, security.jwks) | dict(settings)
 
 
 def _start(brokers: Sequence[LocalBroker], launches: Sequence[Launch], timeout: float) -> None:
@@ -396,6 +467,7 @@ def start(
     directory: str | os.PathLike[str] | None = None,
     *,
     brokers: int | None = None,
+    secure: bool | None = None,
     port: int | None = None,
     heap: str | None = None,
     settings: Mapping[str, object] | None = None,
@@ -406,7 +478,14 @@ def start(
     A broker that another process owns stays that process's: the result's ``owner`` says so.
     """
     kafka = LocalKafka(
-        directory, brokers=brokers, port=port, detached=True, heap=heap, settings=settings, progress=progress
+        directory,
+        brokers=brokers,
+        secure=secure,
+        port=port,
+        detached=True,
+        heap=heap,
+        settings=settings,
+        progress=progress,
     )
     return status(kafka.start().directory)
 
@@ -444,6 +523,8 @@ def status(directory: str | os.PathLike[str] | None = None) -> LocalStatus:
     places = places_in(folder) or [folder]
     ports = [found[0] for place in places if (found := last_ports(place))] or [state.port for state in running]
     first = running[0]
+    security = LocalSecurity(folder)
+    mtls = [f"{HOST}:{found[2]}" for place in places if (found := last_ports(place)) and found[2] is not None]
     return LocalStatus(
         running=True,
         directory=folder,
@@ -456,6 +537,8 @@ def status(directory: str | os.PathLike[str] | None = None) -> LocalStatus:
         data_bytes=size,
         brokers=len(places),
         pids=tuple(state.pid for state in running),
+        mtls_address=",".join(mtls) or None,
+        secure=security.folder if security.exists else None,
     )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from quixframes.errors import LocalKafkaError
 from quixframes.local_folder import State, claim, find, format_storage, last_ports, prepare, tail, write_state
 from quixframes.local_process import HOST, birth, condition, end, locked, refuse_taken, usable
+from quixframes.local_secure import LocalSecurity
 
 __all__ = ["GRACE", "Launch", "LocalBroker"]
 
@@ -30,7 +31,7 @@ class Launch:
     """What a broker is started with: Java and the folder of Kafka's jars, its heap, and its file of properties.
 
     ``settings`` are those of the properties that the user gave, ``cluster`` is the ID of the cluster that it belongs
-    to, and ``timeout`` the seconds that the start may take.
+    to, and ``timeout`` the seconds that the start may take. ``security`` and ``mtls_port``: of a secured cluster.
     """
 
     java: str
@@ -42,6 +43,8 @@ class Launch:
     settings: dict[str, str]
     cluster: str
     timeout: float
+    security: LocalSecurity | None = None
+    mtls_port: int | None = None
 
 
 class LocalBroker:
@@ -89,6 +92,12 @@ class LocalBroker:
         if ports is None:
             raise LocalKafkaError(f"no broker was ever started in {self.directory}")
         return ports[0]
+
+    @property
+    def mtls_port(self) -> int | None:
+        """Where it listens for those who log in by a certificate; None where it is not secured."""
+        ports = last_ports(self.directory)
+        return None if ports is None else ports[2]
 
     @property
     def address(self) -> str:
@@ -164,12 +173,15 @@ class LocalBroker:
             command = [how.java, f"-Xmx{how.heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
             command += ["-XX:+ExitOnOutOfMemoryError", "--enable-native-access=ALL-UNNAMED"]
             command += [f"-Djava.io.tmpdir={directory / 'tmp'}", "-Dlog4j2.configurationFile=./log4j2.properties"]
+            if how.security is not None:
+                command += how.security.java_arguments()
             command += ["-cp", f"{how.home}/libs/*"]
-            format_storage(command, directory, how.cluster, how.timeout)
+            users = how.security.scram_arguments() if how.security is not None else []
+            format_storage(command, directory, how.cluster, how.timeout, users)
             with (directory / "console.log").open("ab") as console:
                 script = str(Path(__file__).with_name("local_supervisor.py"))
                 facts = [str(os.getpid()), str(GRACE), str(lock)]
-                self._supervisor = subprocess.Popen(
+                self._supervisor = subprocess.Popen(  # nosec B603  # this Python, and Java from a package
                     [sys.executable, "-I", "-S", script, *facts, *command, "kafka.Kafka", "broker.properties"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -185,6 +197,7 @@ class LocalBroker:
         assert supervisor is not None
         assert supervisor.stdout is not None
         assert how is not None
+        tls = how.security.context() if how.security is not None else None
         with supervisor.stdout as answer:
             pid = int(answer.readline() or 0)
         born = birth(pid) if pid else None
@@ -193,7 +206,7 @@ class LocalBroker:
                 raise LocalKafkaError(
                     f"the local Kafka died at its start, with code {_code(supervisor)}\n{tail(self.directory)}"
                 )
-            if usable(how.port):
+            if usable(how.mtls_port or how.port, tls):
                 break
             if time.monotonic() > deadline:
                 raise LocalKafkaError(f"the local Kafka was not ready in time\n{tail(self.directory)}")

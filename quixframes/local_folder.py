@@ -18,7 +18,7 @@ import shutil
 import stat
 import subprocess
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 _LOGS = ("console.log", "broker.log", "broker.log.1")
-_FILES = ("data", "tmp", *_LOGS, "broker.properties", "log4j2.properties", "state.json", "state.json.partial")
+_FILES = ("data", "tmp", "secure", *_LOGS, "broker.properties", "log4j2.properties", "state.json", "state.json.partial")
 _LOCKS = ("start.lock", "broker.lock")
 _MARK = "quixframes-kafka.txt"
 _MARK_TEXT = f"""\
@@ -176,7 +176,8 @@ def prepare(directory: Path, properties: Mapping[str, str]) -> None:
     for name in _LOGS:
         (directory / name).unlink(missing_ok=True)
     (directory / "log4j2.properties").write_text(_LOGGING)
-    (directory / "broker.properties").write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+    text = "".join(f"{name}={value}\n" for name, value in properties.items())
+    _write_own(directory / "broker.properties", text)  # it may hold passwords
 
 
 def remove(directory: Path) -> None:
@@ -259,26 +260,45 @@ def cluster_id(places: Iterable[Path]) -> str:
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
-def format_storage(java: list[str], directory: Path, cluster: str, timeout: float) -> None:
-    """Make the storage of a new broker of that cluster, unless the folder has one."""
+def format_storage(java: list[str], directory: Path, cluster: str, timeout: float, users: Sequence[str] = ()) -> None:
+    """Make the storage of a new broker of that cluster, unless the folder has one.
+
+    ``users`` are arguments that make users. They hold passwords, so all go by way of a file: everybody on the machine
+    can read a command line.
+    """
     if (directory / "data" / "meta.properties").exists():
         return
-    tool = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", "broker.properties"]
+    arguments = directory / "tmp" / "format"
+    words = ["format", f"--cluster-id={cluster}", "--config=broker.properties", *users]
+    _write_own(arguments, "".join(f"{word}\n" for word in words))
+    tool = [*java, "kafka.tools.StorageTool", "@tmp/format"]
     try:
-        done = subprocess.run(tool, cwd=directory, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(  # nosec B603  # Kafka's own tool, with Java from a package
+            tool, cwd=directory, capture_output=True, text=True, timeout=timeout, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise LocalKafkaError(f"the local Kafka's storage could not be made: {exc}") from exc
+    finally:
+        arguments.unlink()
     if done.returncode:
         raise LocalKafkaError(
             f"the local Kafka's storage could not be made\n{done.stdout}{done.stderr}{tail(directory)}"
         )
 
 
-def last_ports(directory: Path) -> tuple[int, int] | None:
-    """The ports of the folder's last broker: for clients, and for the controllers of its cluster."""
+def _write_own(path: Path, text: str) -> None:
+    """A file that others cannot read."""
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="latin-1") as file:
+        file.write(text)
+
+
+def last_ports(directory: Path) -> tuple[int, int, int | None] | None:
+    """The ports of the folder's last broker: for clients, for the controllers of its cluster, and, if it is secured,
+    for those who log in by a certificate."""
     try:
         text = (directory / "broker.properties").read_text()
     except FileNotFoundError:
         return None
-    found = re.search(r"(?m)^listeners=\w+://[^:]+:(\d+),CONTROLLER://[^:]+:(\d+)", text)
-    return (int(found[1]), int(found[2])) if found else None
+    found = re.search(r"(?m)^listeners=\w+://[^:]+:(\d+),CONTROLLER://[^:]+:(\d+)(?:,MTLS://[^:]+:(\d+))?", text)
+    return (int(found[1]), int(found[2]), int(found[3]) if found[3] else None) if found else None

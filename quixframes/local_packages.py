@@ -11,7 +11,7 @@ import importlib
 import os
 import re
 import shutil
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ElementTree  # nosec B405  # for the user's own Maven settings alone
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -142,7 +142,7 @@ def _fetch(version: str, home: Path, progress: Progress) -> None:
 def _settings_mirror(settings: Path) -> str | None:
     """The mirror of the central repository that this user's Maven settings name, if any. jgo does not read them."""
     try:
-        root = ElementTree.parse(settings).getroot()
+        root = ElementTree.parse(settings).getroot()  # nosec B314  # the user's own file
     except (OSError, ElementTree.ParseError):
         return None
     for mirror in root.iterfind(".//{*}mirror"):

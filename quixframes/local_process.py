@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import time
@@ -52,7 +53,9 @@ def _look(pid: int) -> tuple[str, str]:
     except OSError:
         if Path("/proc/self/stat").exists():
             return "X", ""
-        ps = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        ps = subprocess.run(  # nosec B603 B607  # a number, to the ps that the user has
+            ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
         state, *began = ps.stdout.split() or ["X"]
         return state, " ".join(began)
     fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and parentheses
@@ -139,7 +142,8 @@ def free_port(preferred: int | None = None, *, avoid: Collection[int] = ()) -> i
     One of those could be given away before the broker takes it; and a client that keeps calling a broker that is down
     would sooner or later be given the very port that it calls, and connect to itself.
     """
-    for port in [preferred, *random.sample(range(20000, 32000), 500)]:
+    ports = random.sample(range(20000, 32000), 500)  # nosec B311  # no secret: to get out of others' way
+    for port in [preferred, *ports]:
         if port is not None and port not in avoid:
             with contextlib.suppress(OSError):
                 _try(port)
@@ -153,16 +157,21 @@ def _try(port: int) -> None:
         trial.bind((HOST, port))
 
 
-def usable(port: int) -> bool:
+def usable(port: int, tls: ssl.SSLContext | None = None) -> bool:
     """Whether a broker there has an answer to "who coordinates this group?": a group can join, a topic be made.
+
+    ``tls`` makes the connection to a port that wants it, and logs in there by its certificate.
 
     The first such question makes the broker create the topic of the groups' offsets. Kafka's protocol by hand
     (FindCoordinator, version 0), since a client waits longer after a refused connection than a broker takes to start.
     """
     key = b"quixframes"
     request = struct.pack(">hhihh", 10, 0, 1, -1, len(key)) + key
-    with contextlib.suppress(OSError, struct.error), socket.create_connection((HOST, port), timeout=2) as connection:
+    with contextlib.suppress(OSError, struct.error), contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection((HOST, port), timeout=2))
+        if tls is not None:
+            connection = stack.enter_context(tls.wrap_socket(connection, server_hostname=HOST))
         connection.sendall(struct.pack(">i", len(request)) + request)
-        _, _, error = struct.unpack(">iih", connection.recv(10, socket.MSG_WAITALL))
+        _, _, error = struct.unpack(">iih", stack.enter_context(connection.makefile("rb")).read(10))
         return bool(error == 0)
     return False

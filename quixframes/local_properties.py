@@ -11,17 +11,26 @@ from dataclasses import dataclass
 
 from quixframes.errors import SettingsError
 
-__all__ = ["Node", "checked", "properties"]
+__all__ = ["NODE_USER", "TOKEN_AUDIENCE", "TOKEN_ISSUER", "Node", "checked", "properties", "secured"]
+
+NODE_USER = "kafka-node"
+"""Who the brokers of a secured cluster are to each other."""
+TOKEN_AUDIENCE = "quixframes-local-kafka"
+TOKEN_ISSUER = "quixframes"
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One broker of a cluster, which is one of its controllers as well: its number (from 1) and where it listens."""
+    """One broker of a cluster, which is one of its controllers as well: its number (from 1) and where it listens.
+
+    ``mtls_port`` is for those who log in by a certificate, other brokers among them; only secured ones have it.
+    """
 
     number: int
     host: str
     port: int
     controller_port: int
+    mtls_port: int | None = None
 
 
 # What only we may set: finding and stopping the broker relies on it.
@@ -72,6 +81,47 @@ def properties(node: Node, nodes: Sequence[Node], settings: Mapping[str, str]) -
         "log.dirs": "data",
     }
     return ours | _DEFAULTS | (_LONE if len(nodes) == 1 else _QUICK) | _replication(len(nodes)) | dict(settings)
+
+
+def secured(node: Node, passwords: Mapping[str, str], folder: str, jwks: str) -> dict[str, str]:
+    """What replaces lines of :func:`properties` so that nothing is reached without TLS and a login.
+
+    Args:
+        passwords: of the users who log in by PLAIN; those of SCRAM are in the cluster's own storage.
+        folder: where the certificates are, as seen from the broker's folder.
+        jwks: the address of the file with the keys that check tokens.
+    """
+    port, mtls, controller = (f"{node.host}:{p}" for p in (node.port, node.mtls_port, node.controller_port))
+    plain = "".join(f' user_{user}="{password}"' for user, password in passwords.items())
+    module = "org.apache.kafka.common.security"
+    login = "listener.name.sasl"
+    return {
+        "listeners": f"SASL://{port},CONTROLLER://{controller},MTLS://{mtls}",
+        "advertised.listeners": f"SASL://{port},MTLS://{mtls}",
+        "listener.security.protocol.map": "SASL:SASL_SSL,MTLS:SSL,CONTROLLER:SSL",
+        "inter.broker.listener.name": "MTLS",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": f"{folder}/broker.pem",
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": f"{folder}/ca.pem",
+        "ssl.enabled.protocols": "TLSv1.3,TLSv1.2",
+        "ssl.principal.mapping.rules": "RULE:^.*CN=([^,]+).*$/$1/L,DEFAULT",
+        "listener.name.mtls.ssl.client.auth": "required",
+        "listener.name.controller.ssl.client.auth": "required",
+        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+        f"{login}.plain.sasl.jaas.config": f"{module}.plain.PlainLoginModule required{plain};",
+        f"{login}.scram-sha-256.sasl.jaas.config": f"{module}.scram.ScramLoginModule required;",
+        f"{login}.scram-sha-512.sasl.jaas.config": f"{module}.scram.ScramLoginModule required;",
+        f"{login}.oauthbearer.sasl.jaas.config": f"{module}.oauthbearer.OAuthBearerLoginModule required;",
+        f"{login}.oauthbearer.sasl.server.callback.handler.class": (
+            f"{module}.oauthbearer.OAuthBearerValidatorCallbackHandler"
+        ),
+        f"{login}.oauthbearer.sasl.oauthbearer.jwks.endpoint.url": jwks,
+        f"{login}.oauthbearer.sasl.oauthbearer.expected.audience": TOKEN_AUDIENCE,
+        f"{login}.oauthbearer.sasl.oauthbearer.expected.issuer": TOKEN_ISSUER,
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:admin;User:{NODE_USER}",
+    }
 
 
 def _replication(brokers: int) -> dict[str, str]:

@@ -55,7 +55,7 @@ def main() -> int:
     """Run the broker to its end."""
     owner, grace, lock, command = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
     try:
-        broker = subprocess.Popen(
+        broker = subprocess.Popen(  # nosec B603  # what this module was started to start
             command, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=sys.stderr, pass_fds=[lock]
         )
     except OSError as exc:

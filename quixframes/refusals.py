@@ -37,11 +37,11 @@ class Refusal(NamedTuple):
         """Whether the same request may well succeed a moment later."""
         return self.kind.retriable
 
-    def of(self, cause: BaseException, doing: str, detail: str, *, topic: str = "") -> BrokerError:
+    def of(self, cause: BaseException | None, doing: str, detail: str, *, topic: str = "") -> BrokerError:
         """The error.
 
         Args:
-            cause: the client's own error.
+            cause: the client's own error, if it had one.
             doing: what was tried, for the text: "topic 'engine' could not be written".
             detail: what the client said, for the text.
             topic: the topic that it was about, where there is one.
@@ -65,6 +65,34 @@ LOGIN = Refusal(AuthenticationError, "the login was refused: check the user, the
 MECHANISM = Refusal(AuthenticationError, "the broker does not offer this login mechanism")
 NOT_KAFKA = Refusal(
     TlsError, "what answers there does not speak plain Kafka: perhaps it is a TLS port, or no broker at all"
+)
+TLS_PORT = Refusal(TlsError, "this is a TLS port: give security=Security.scram(...), .tls(...) or .mtls(...)")
+NO_TLS = Refusal(
+    TlsError, "what answers there does not speak TLS: give the address of the TLS port, or no security at all"
+)
+UNTRUSTED = Refusal(
+    TlsError, "the broker's certificate is of an authority that is not trusted: give that one's certificate as ca"
+)
+EXPIRED = Refusal(TlsError, "a certificate of the broker, or of its authority, has expired: it has to be renewed there")
+NOT_YET_VALID = Refusal(TlsError, "the broker's certificate is not valid yet: check the clocks of both machines")
+OTHER_HOST = Refusal(
+    TlsError, "the broker's certificate is for another host: connect by a name or address that stands in it"
+)
+OLD_TLS = Refusal(
+    TlsError, "the broker and this client have no version of TLS or no cipher in common: 1.2 is the least"
+)
+NO_CERTIFICATE = Refusal(
+    TlsError, "the broker asks for this client's certificate: give one, as in Security.mtls('client.pem', ca='ca.pem')"
+)
+CERTIFICATE_REFUSED = Refusal(
+    TlsError, "the broker refuses this client's certificate: use one that is valid, of an authority that it trusts"
+)
+NO_TRUST = Refusal(TlsError, "no trusted connection could be made")
+NO_LOGIN = Refusal(
+    AuthenticationError, "the broker wants a login: give a user and a password, as in Security.scram('alice', '...')"
+)
+NO_SASL = Refusal(
+    AuthenticationError, "this port takes no login by user or token: use its other port, or security without mechanism"
 )
 UNREACHABLE = Refusal(BrokerUnavailableError, "the connection failed: check the address, and that a broker runs there")
 CUT_OFF = Refusal(BrokerUnavailableError, "the connection failed")

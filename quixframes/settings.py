@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from quixframes.errors import SettingsError
+from quixframes.security import Security
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -419,11 +420,13 @@ class Connection:
         brokers: addresses as "host:port"; one that answers is enough.
         client_id: the name under which the cluster's logs and quotas know this client.
         connect_timeout: how long opening may take before it fails. Default 8 s.
+        security: TLS and login. Default None: neither.
     """
 
     brokers: tuple[str, ...]
     client_id: str = "quixframes"
     connect_timeout: Duration = "8s"
+    security: Security | None = None
 
     @classmethod
     def of(cls, address: str | tuple[str, ...] | list[str]) -> Connection:
@@ -447,3 +450,6 @@ class Connection:
 
     def __post_init__(self) -> None:
         seconds(self.connect_timeout, name="connect_timeout")
+        if self.security is not None and not isinstance(self.security, Security):
+            kind = type(self.security).__name__  # not its value, which may be a password
+            raise SettingsError(f"security has to be a Security, as Security.scram makes one, and is of type {kind}")

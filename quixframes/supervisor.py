@@ -201,7 +201,7 @@ class _Supervisor:
         command = [sys.executable, "-m", "quixframes.worker", str(reporting), str(lives.number)]
         try:
             # In a process group of its own: Ctrl-C is for this process, which asks the instances in its own way.
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # nosec B603  # this Python, with the user's own model
                 command, stdin=subprocess.PIPE, stderr=writing, pass_fds=[reporting], process_group=0
             )
         finally:

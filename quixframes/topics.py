@@ -6,11 +6,13 @@ import builtins
 import html
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 import pandas as pd
 
+from quixframes.about import NamingRule, TopicAbout
 from quixframes.contract_store import ContractStore
 from quixframes.contracts import Contract
 from quixframes.errors import AccessDeniedError, BrokerError, OffsetGoneError, SettingsError, TopicNotFoundError
@@ -150,13 +152,14 @@ class Topics:
         return applied
 
     def delete(self, name: str) -> None:
-        """Remove a topic and every row in it, and forget its contract.
+        """Remove a topic and every row in it, and forget its contract and what was said about it.
 
         Raises:
             TopicNotFoundError: there is none of that name.
         """
         self._admin().delete(name)
         self._contracts.remove(name)
+        self._contracts.set_about(name, None)
 
     def add_partitions(self, name: str, to: int, *, settle: Duration | None = None, progress: bool = True) -> Growth:
         """Give a topic more partitions, without moving a stream: those that are in it stay in the partitions in which
@@ -342,6 +345,81 @@ class Topics:
         """Forget what the rows of a topic have to be like."""
         self._contracts.remove(name)
 
+    # Governance
+
+    def about(self, name: str) -> TopicAbout:
+        """What is said about a topic: its stage, its owner, what is in it, what it is made from. Fields of which
+        nothing is said are None."""
+        return self._contracts.about(name) or TopicAbout()
+
+    def set_about(
+        self,
+        name: str,
+        *,
+        stage: str | None = None,
+        owner: str | None = None,
+        description: str | None = None,
+        made_from: Collection[str] | None = None,
+        model: str | None = None,
+    ) -> TopicAbout:
+        """Say what a topic is for: for everybody who uses the cluster. ``client.pipeline()`` draws it.
+
+        It is kept in Kafka, beside the topic's contract. Arguments that are None leave what was said before; "" (and
+        for ``made_from`` an empty list) takes it back.
+
+        Args:
+            name: the topic, which has to exist.
+            stage: its place in a pipeline: "raw", "clean", "results", "prototype" (results of a model that is still
+                being developed), or a word of your own.
+            owner: who answers for it.
+            description: what is in it.
+            made_from: the topics of which it is made. They need not exist yet.
+            model: what makes it. Give the consumer group with which it reads ``made_from``: its lag can be told then.
+
+        Returns:
+            All that is said about it now.
+
+        Raises:
+            TopicNotFoundError: there is no such topic.
+            SettingsError: an argument is no text.
+        """
+        given: dict[str, Any] = {
+            "stage": stage,
+            "owner": owner,
+            "description": description,
+            "made_from": made_from,
+            "model": model,
+        }
+        about = replace(self.about(name), **{key: value for key, value in given.items() if value is not None})
+        self._admin().describe(name)
+        self._contracts.set_about(name, about)
+        return about
+
+    def naming(self) -> NamingRule | None:
+        """The rule that the names of new topics have to keep; None where there is none."""
+        return self._contracts.naming()
+
+    def set_naming(self, rule: NamingRule | str | None, message: str = "") -> NamingRule | None:
+        """Say how topics of this cluster are named. Whoever creates one with quixframes is held to it from now on;
+        ``client.pipeline()`` tells of those there are that do not keep it.
+
+        Args:
+            rule: a regular expression that a whole name has to match, or a :class:`~quixframes.NamingRule`; None: any
+                name will do again.
+            message: said to whom it refuses, beside the pattern.
+
+        Raises:
+            SettingsError: it is no regular expression.
+        """
+        given = NamingRule(rule, message) if isinstance(rule, str) else rule
+        self._contracts.set_naming(given)
+        return given
+
+    def _check_name(self, name: str) -> None:
+        rule = self.naming()
+        if rule is not None:
+            rule.check(name)
+
     def __repr__(self) -> str:
         return "<Topics: list(), table(), describe(name), create(name), alter(name), apply([...]), delete(name), ...>"
 
@@ -373,6 +451,7 @@ class Topics:
                 )  # fmt: skip
 
     def _make(self, spec: TopicSpec) -> None:
+        self._check_name(spec.name)
         partitions = 1 if spec.partitions is None else spec.partitions
         settings = spec.settings(partitions)
         self._admin().create(spec.name, partitions=partitions, replication=spec.replication, settings=settings)

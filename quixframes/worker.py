@@ -198,7 +198,9 @@ def work(instance: Instance) -> None:
             stack.enter_context(HealthServer(job.health_host, port, instance.health, instance.metrics))
         model = find_model(job.model)
         try:
-            client = stack.enter_context(StreamingClient(job.broker, transport=job.transport))  # type: ignore[arg-type]
+            client = stack.enter_context(
+                StreamingClient(job.broker, security=job.security, transport=job.transport)  # type: ignore[arg-type]
+            )
             instance.client = client
             sinks = _open_sinks(client, job)
             remaining = None

@@ -7,6 +7,7 @@ Kafka; ``--kafka HOST:PORT`` on one that is there. ``--transport confluent`` run
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import quixframes as qf
+from tests.secrets_kept import SecretsKept
 
 settings.register_profile("quixframes", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("quixframes")
@@ -30,6 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    kept = SecretsKept()
+    config.pluginmanager.register(kept, "secrets-kept")
+    logging.getLogger().addHandler(kept)
     if transport := config.getoption("--transport"):
         os.environ["QUIXFRAMES_TRANSPORT"] = transport
 

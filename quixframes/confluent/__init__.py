@@ -10,6 +10,7 @@ since it tries again by itself and whatever lasts is raised or reported by us; a
 - ``producer``, ``transactions``, ``admin``: the Protocols
 - ``consumer``: the same, with ``reading`` (positions), ``rebalancing`` (the group), ``commits``, ``records`` and
   ``shared`` (one client, several threads)
+- ``secured``: TLS and logins
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ from typing import Any, Generic, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 
 from quixframes.confluent.failures import translated
-from quixframes.errors import AuthenticationError, BrokerUnavailableError, SettingsError, TlsError
+from quixframes.confluent.secured import security_settings
+from quixframes.diagnosis import diagnose
+from quixframes.errors import AuthenticationError, BrokerError, BrokerUnavailableError, SettingsError, TlsError
 from quixframes.logs import Place
 from quixframes.settings import Connection, seconds
 
@@ -54,6 +56,7 @@ def settings_for(connection: Connection) -> dict[str, Any]:
         # Otherwise every end waits for a last report on the client itself.
         "enable.metrics.push": False,
         "logger": _Log(),
+        **security_settings(connection.security),
     }
 
 
@@ -98,6 +101,7 @@ class Opening:
     """What one client tells of its connections: its errors, as they come. Given to it as ``error_cb``."""
 
     def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._addresses = connection.brokers
         self._where = ", ".join(connection.brokers)
         self._patience = seconds(connection.connect_timeout)
@@ -139,6 +143,7 @@ class Opening:
         """
         start = time.monotonic()
         patience = 0.05
+        looked = self._connection.security is None
         while True:
             left = self._patience - (time.monotonic() - start)
             try:
@@ -150,14 +155,25 @@ class Opening:
                 return
             client.poll(0)
             waited = time.monotonic() - start
+            if self.reason is not None and not looked:
+                looked = True
+                if (found := diagnose(self._connection)) is not None and found.final:
+                    raise found.of(translated(self.reason, "").__cause__)
             if self.reason is not None and self._all_down and (self._is_final() or waited > _PATIENCE):
-                raise translated(self.reason, self._doing())
+                raise self._failure(self.reason)
             if waited >= self._patience:
                 if self.reason is not None:
-                    raise translated(self.reason, self._doing())
+                    raise self._failure(self.reason)
                 raise BrokerUnavailableError(f"{self._doing()}: none answered within {self._patience:g} s") from failure
             # Short at first, since reasons are only seen in between; longer then, since an answer may take long.
             patience = min(1.0, patience * 2)
+
+    def _failure(self, reason: KafkaError) -> BrokerError:
+        """The error for it. librdkafka tells of most of them that the connection ended: so look for ourselves."""
+        error = translated(reason, self._doing())
+        if isinstance(error, (*_FINAL, BrokerUnavailableError)) and (found := diagnose(self._connection)):
+            return found.of(error.__cause__)
+        return error
 
     def _is_final(self) -> bool:
         """Whether trying again cannot mend it."""

@@ -9,6 +9,7 @@ They are left as they are: ``logging.getLogger("kafka").setLevel(logging.CRITICA
 by it, since whatever lasts is raised or reported by us.
 
 - ``failures``: kafka-python's exceptions, as a table to ours
+- ``secured``: TLS and logins
 - ``network``: connections that say why they failed, are read fast, and know when they last heard of a broker
 - ``producer`` (with ``routes`` and ``lanes``), ``consumer`` (with ``rebalancing`` and ``holds``), ``admin``: the
   Protocols

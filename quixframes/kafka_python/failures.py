@@ -8,6 +8,7 @@ import kafka.errors as theirs
 
 from quixframes import refusals
 from quixframes.errors import BrokerError
+from quixframes.kafka_python.secured import TlsFailed
 from quixframes.refusals import Refusal
 
 __all__ = ["is_passing", "translated"]
@@ -74,6 +75,8 @@ def translated(exc: BaseException, doing: str, *, topic: str = "") -> BrokerErro
     :meth:`quixframes.refusals.Refusal.of`."""
     if isinstance(exc, BrokerError):
         return exc
+    if isinstance(exc, TlsFailed):
+        return exc.refusal.of(exc.__cause__, doing, str(exc.args[0]), topic=topic)
     refusal = next(_TABLE[ancestor] for ancestor in type(exc).__mro__ if ancestor in _TABLE)
     detail = " ".join(str(part) for part in exc.args if isinstance(part, str) and part)
     name = type(exc).__name__

@@ -24,13 +24,18 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.net.transport import KafkaTCPTransport
 
-from quixframes.errors import BrokerUnavailableError
+from quixframes.diagnosis import diagnose
+from quixframes.errors import AuthenticationError, BrokerUnavailableError, SettingsError, TlsError
 from quixframes.kafka_python.failures import translated
+from quixframes.kafka_python.secured import TlsFailed, TlsTransport, security_settings
 from quixframes.settings import Connection, seconds
 
 __all__ = ["Client", "Opening", "settings_for"]
 
 _T = TypeVar("_T")
+
+# What is worth a look of our own.
+_UNEXPLAINED = (BrokerUnavailableError, TlsError, AuthenticationError)
 
 PATIENCE = 2.0
 """Seconds that an address may refuse connections before opening fails: a broker may just be starting."""
@@ -44,7 +49,7 @@ _FINAL = (
     theirs.IllegalSaslStateError,
     theirs.InvalidReceiveError,
     theirs.IncompatibleBrokerVersion,
-    FileNotFoundError,
+    AuthenticationError,
 )
 
 
@@ -57,7 +62,12 @@ def settings_for(connection: Connection) -> dict[str, Any]:
         # A broker that comes back is noticed within this time. The default of 30 s would hold everybody up.
         "reconnect_backoff_max_ms": 500,
         "receive_message_max_bytes": 256 * 1024 * 1024,
+        **security_settings(connection.security),
     }
+
+
+def _is_final(failure: BaseException | None) -> bool:
+    return failure.final if isinstance(failure, TlsFailed) else isinstance(failure, _FINAL)
 
 
 class Opening:
@@ -89,10 +99,13 @@ class Opening:
                 self._client.shut(1.0)
                 if isinstance(exc, theirs.KafkaTimeoutError) and reason is not None:
                     failure = reason
-            if not isinstance(exc, Exception):
+            if not isinstance(exc, Exception) or isinstance(exc, SettingsError):
                 raise
             where = ", ".join(self._connection.brokers)
-            raise translated(failure, f"no Kafka broker could be reached at {where}") from failure
+            error = translated(failure, f"no Kafka broker could be reached at {where}")
+            if isinstance(error, _UNEXPLAINED) and (found := diagnose(self._connection)):
+                raise found.of(failure) from failure
+            raise error from failure
 
 
 class Client(KafkaNetClient):  # type: ignore[misc]
@@ -202,6 +215,7 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
         if not known:
             connection.init_future.add_callback(lambda _: self._failures.clear())
             connection.init_future.add_errback(lambda exc: self._note(node_id, exc))
+            connection.close_future.add_errback(lambda exc: self._note(node_id, exc))
         return connection
 
     async def finish(self, patience: float) -> None:
@@ -233,21 +247,30 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
         failures = [self._failures.get(broker.node_id) for broker in self.cluster.bootstrap_brokers()]
         if any(failure is None for failure in failures):
             return None
-        if time.monotonic() - self._started > PATIENCE or all(isinstance(failure, _FINAL) for failure in failures):
+        if time.monotonic() - self._started > PATIENCE or all(_is_final(failure) for failure in failures):
             return failures[-1]
         return None
 
-    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> _Transport:
+    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> _Transport | TlsTransport:
         sock = await self._connected(node.host, node.port, timeout_at)
-        transport = _Transport(self._net, sock, host=node.host)
         heard, node_id, now = self.last_heard, node.node_id, time.monotonic
 
         def note() -> None:
             heard[node_id] = now()
 
-        transport.heard = note
-        await transport.handshake()
-        return transport
+        if not self.ssl_enabled:
+            plain = _Transport(self._net, sock, host=node.host)
+            plain.heard = note
+            await plain.handshake()
+            return plain
+        encrypted = TlsTransport(self._net, sock, host=node.host, ssl_context=self.config["ssl_context"])
+        encrypted.heard, encrypted.own_certificate = note, self.own_certificate
+        try:
+            await encrypted.shake_hands(timeout_at)
+        except BaseException:
+            encrypted.abort()
+            raise
+        return encrypted
 
     async def _connected(self, host: str, port: int, timeout_at: float | None) -> Any:
         """A socket that is connected to the first of the host's addresses to accept."""
@@ -278,6 +301,11 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
         except theirs.KafkaTimeoutError:
             raise theirs.KafkaConnectionError(f"the name {host} could not be looked up in time") from None
         return found
+
+    @property
+    def own_certificate(self) -> bool:
+        """Whether this client shows a certificate of its own."""
+        return bool(getattr(self.config["ssl_context"], "own_certificate", False))
 
     def _look_up(self, host: str, future: Any) -> None:
         """On a thread of its own, which the system may hold for as long as it likes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -182,3 +183,101 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     )
     assert verified.returncode == 0, verified.stderr
     assert unit.name.split("@")[0] not in verified.stderr, verified.stderr
+
+
+SECURE_COMPOSE = ROOT / "docker" / "compose.secure.yaml"
+SCRIPTS = ROOT / "docker" / "secure"
+
+
+@pytest.fixture
+def secure() -> dict[str, Any]:
+    """The compose file of the three brokers."""
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed, so the compose file cannot be read")
+    found: dict[str, Any] = yaml.safe_load(SECURE_COMPOSE.read_text())
+    return found
+
+
+def brokers_of(secure: dict[str, Any]) -> list[dict[str, Any]]:
+    return [service for name, service in secure["services"].items() if name.startswith("kafka-")]
+
+
+def test_three_brokers_differ_in_name_number_port_and_data_alone(secure: dict[str, Any]) -> None:
+    brokers = brokers_of(secure)
+    assert [broker["hostname"] for broker in brokers] == ["kafka-1", "kafka-2", "kafka-3"]
+    for number, broker in enumerate(brokers, 1):
+        assert broker["image"] == IMAGE == secure["services"]["certificates"]["image"]
+        (port,) = broker["ports"]
+        assert broker["environment"] == {"BROKER": str(number), "PORT": port.split(":", 1)[1].rpartition(":")[0]}
+        assert port.startswith("127.0.0.1:")
+        assert port.endswith(":9092")
+        assert f"data-{number}:/var/lib/kafka/data" in broker["volumes"]
+        assert "secrets:/secrets:ro" in broker["volumes"]
+        assert broker["depends_on"]["certificates"]["condition"] == "service_completed_successfully"
+        assert "localhost:19093" in broker["healthcheck"]["test"][1]
+    defaults = [re.search(r":-(\d+)", broker["ports"][0])[1] for broker in brokers]  # type: ignore[index]
+    assert ",".join(f"localhost:{port}" for port in defaults) in (ROOT / "docker" / "README.md").read_text()
+
+
+def test_every_volume_of_the_secure_cluster_is_declared_and_every_script_is_there(secure: dict[str, Any]) -> None:
+    used = [volume.split(":") for service in secure["services"].values() for volume in service["volumes"]]
+    assert {source for source, *_ in used if not source.startswith(".")} == secure["volumes"].keys()
+    assert {source for source, *_ in used if source.startswith(".")} == {"./secure"}
+    for service in secure["services"].values():
+        shell, script = service["entrypoint"]
+        assert shell == "/bin/bash"
+        assert (SCRIPTS / Path(script).name).exists()
+        assert Path(script).parent == Path("/scripts")
+
+
+@pytest.mark.parametrize("script", ["certificates.sh", "broker.sh"])
+def test_bash_can_read_the_scripts(script: str) -> None:
+    read = subprocess.run(["bash", "-n", str(SCRIPTS / script)], capture_output=True, text=True, check=False)
+    assert read.returncode == 0, read.stderr
+
+
+def test_no_listener_of_the_secure_cluster_is_open_and_no_password_is_in_its_files() -> None:
+    text = (SCRIPTS / "broker.sh").read_text()
+    facts = dict(re.findall(r"^([a-z0-9.-]+)=(.*)$", text, re.MULTILINE))
+    protocols = dict(pair.split(":") for pair in facts["listener.security.protocol.map"].split(","))
+    assert protocols == {"HOST": "SASL_SSL", "CLIENT": "SASL_SSL", "BROKER": "SSL", "CONTROLLER": "SSL"}
+    assert facts["listeners"].count("://") == 4
+    for name in ("broker", "controller"):
+        assert facts[f"listener.name.{name}.ssl.client.auth"] == "required"
+    assert facts["allow.everyone.if.no.acl.found"] == "false"
+    assert facts["authorizer.class.name"].endswith("StandardAuthorizer")
+    assert {facts[f"ssl.{store}.password"].rstrip('"') for store in ("keystore", "truststore")} == {"$password"}
+    assert "PASSWORD" not in SECURE_COMPOSE.read_text()
+
+
+@pytest.mark.faults  # each of its dozen keytools starts a Java
+def test_certificates_are_of_the_names_under_which_brokers_are_reached(tmp_path: Path) -> None:
+    """Made for real, where there is a keytool: the script needs no more."""
+    if shutil.which("keytool") is None or shutil.which("openssl") is None:
+        pytest.skip("keytool or openssl is not on this machine")
+    tool = tmp_path / "kafka" / "bin" / "kafka-storage.sh"
+    tool.parent.mkdir(parents=True)
+    tool.write_text("#!/bin/sh\necho MkU3OEVBNTcwNTJENDM2Qg\n")
+    tool.chmod(0o755)
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    environment = {**os.environ, "SECRETS": str(secrets), "KAFKA": str(tmp_path / "kafka")}
+    command = ["bash", str(SCRIPTS / "certificates.sh")]
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert made.returncode == 0, made.stderr
+    password = (secrets / "store-password").read_text().strip()
+    assert len(password) >= 24
+    assert password not in made.stdout + made.stderr
+    chain = subprocess.run(
+        ["openssl", "pkcs12", "-in", str(secrets / "kafka-2.p12"), "-nokeys", "-passin", f"pass:{password}"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    own = re.search(r"CN ?= ?kafka-2\n.*?(-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n)", chain, re.DOTALL)
+    assert own is not None
+    (tmp_path / "kafka-2.pem").write_text(own[1])
+    verify = ["openssl", "verify", "-CAfile", str(secrets / "client" / "ca.pem")]
+    for check in (["-verify_hostname", "kafka-2"], ["-verify_hostname", "localhost"], ["-verify_ip", "127.0.0.1"]):
+        for purpose in ("sslserver", "sslclient"):
+            subprocess.run([*verify, "-purpose", purpose, *check, str(tmp_path / "kafka-2.pem")], check=True)
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert "already" in again.stdout
+    assert (secrets / "store-password").read_text().strip() == password

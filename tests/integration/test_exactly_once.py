@@ -195,7 +195,7 @@ def test_killed_instances_leave_every_row_once_in_the_output(
         assert out.endswith("left\n")
     # What the killed ones left open holds readers up until it times out.
     done = {f"s{n}": list(range(1_000)) for n in range(4)}
-    wait_for(lambda: written(client, clean) == done, 20)
+    wait_for(lambda: written(client, clean) == done, 60)
     assert written(client, clean) == done
 
 
@@ -214,7 +214,7 @@ def test_an_instance_that_wakes_up_after_it_was_replaced_cannot_make_anything_co
         os.kill(first.pid, signal.SIGCONT)
         first.communicate(timeout=60)
     done = {f"s{n}": list(range(1_000)) for n in range(4)}
-    wait_for(lambda: written(client, clean) == done, 20)
+    wait_for(lambda: written(client, clean) == done, 60)
     assert written(client, clean) == done
 
 
@@ -240,16 +240,15 @@ def test_partitions_that_move_between_instances_leave_every_row_once_in_the_outp
     summaries: list[list[qf.Summary]] = [[], []]
     threads = [threading.Thread(target=work, args=each) for each in zip(stops, summaries, strict=True)]
     threads[0].start()
-    assert wait_for(lambda: summaries[0], 20)
+    assert wait_for(lambda: summaries[0], 60)
     threads[1].start()
-    assert wait_for(lambda: len(summaries[1]) > 3, 30)
+    assert wait_for(lambda: len(summaries[1]) > 3, 60)
     stops[1].set()
-    threads[1].join(30)
-    done = {f"s{n}": list(range(2_000)) for n in range(6)}
-    assert wait_for(lambda: written(client, clean) == done, 60)
+    threads[1].join(60)
+    assert wait_for(lambda: sum(s.processed for each in summaries for s in each) >= 12_000, 120)
     stops[0].set()
-    threads[0].join(30)
-    assert written(client, clean) == done
+    threads[0].join(60)
+    assert written(client, clean) == {f"s{n}": list(range(2_000)) for n in range(6)}
     assert sum(s.processed for s in summaries[1]) > 0
     assert sum(s.processed for each in summaries for s in each) == 12_000
 
@@ -274,12 +273,12 @@ def test_what_is_written_for_batches_of_before_an_abort_does_not_count(
                 sink.write(batch.frame, stream=batch.stream_id)
             assert not source.commit()
         loop.close()
-        assert wait_for(lambda: len(source.partitions) == 3, 30)
+        assert wait_for(lambda: len(source.partitions) == 3, 60)
         for batch in source.batches(rows=50, timeout=None, until="now"):
             sink.write(batch.frame, stream=batch.stream_id)
             assert batch.commit()
         done = {f"s{n}": list(range(rows)) for n in range(8)}
-        assert wait_for(lambda: written(client, clean) == done, 20)
+        assert wait_for(lambda: written(client, clean) == done, 60)
 
 
 def test_a_rejected_batch_whose_partition_went_is_not_among_the_dead_letters(
@@ -294,7 +293,7 @@ def test_a_rejected_batch_whose_partition_went_is_not_among_the_dead_letters(
         loop = source.batches(rows=50, timeout=None)
         batches = [next(loop) for _ in range(8)]
         with client.open_input_topic(raw, group, CommitMode.Manual) as other:
-            assert wait_for(lambda: other.partitions, 30)
+            assert wait_for(lambda: other.partitions, 60)
             assert wait_for(lambda: not set(other.partitions) & set(source.partitions))
             for batch in batches:
                 source.reject(batch, ValueError("no"))

@@ -80,7 +80,7 @@ def test_ctrl_c_in_the_middle_of_a_rebalance_loses_no_row_and_repeats_none(
         assert moved.wait(30)
         out_text = interrupted(first, 20)
         assert "ended by interrupt" in out_text
-        assert wait_for(lambda: len(second.partitions) == 4, 30)
+        assert wait_for(lambda: len(second.partitions) == 4, 60)
         rest = sum(len(batch) for batch in second.batches(until="now"))
     processed = int(out_text.split(" processed")[0].rpartition(" ")[2].replace(",", ""))
     assert processed + rest == 12_000

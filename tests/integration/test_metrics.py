@@ -230,19 +230,19 @@ def test_an_idle_reader_says_once_that_its_broker_is_away_and_once_that_it_is_ba
         client.topics.create("idle")
         reader = qf.ReaderSettings(warn_after="2s")
         with client.open_input_topic("idle", "g", reader=reader) as read:
-            assert wait_for(lambda: read.partitions, 30)
+            assert wait_for(lambda: read.partitions, 60)
             loop = threading.Thread(target=lambda: list(read.batches()))
             with caplog.at_level(logging.INFO, "quixframes"):
                 loop.start()
                 own_kafka.pause()
                 try:
-                    assert wait_for(lambda: read.trouble, 30)
+                    assert wait_for(lambda: read.trouble, 60)
                     during = values(client, "idle")["out_of_reach_seconds_total"]
                     threading.Event().wait(15)
                     assert values(client, "idle")["out_of_reach_seconds_total"] > during + 10
                 finally:
                     own_kafka.resume()
-                assert wait_for(lambda: read.trouble is None, 30)
+                assert wait_for(lambda: read.trouble is None, 60)
                 fill(client, "idle", make_frame(10), 1)
                 assert wait_for(lambda: read.rows_read == 10 or values(client, "idle")["rows_in_total"] == 10, 60)
                 threading.Event().wait(3)

@@ -38,15 +38,15 @@ def test_of_four_instances_on_three_partitions_one_is_idle_until_another_leaves(
     topic = make_topic(partitions=3)
     with ExitStack() as stack:
         inputs = [stack.enter_context(client.open_input_topic(topic, group)) for _ in range(4)]
-        assert wait_for(lambda: sorted(len(each.partitions) for each in inputs) == [0, 1, 1, 1], 30)
+        assert wait_for(lambda: sorted(len(each.partitions) for each in inputs) == [0, 1, 1, 1], 60)
         (idle,) = (each for each in inputs if not each.partitions)
         assert "no partitions" in repr(idle)
         assert wait_for(lambda: "has no partition for this instance" in caplog.text)
         leaving = next(each for each in inputs if each.partitions)
         taken = leaving.partitions
         leaving.close()
-        assert wait_for(lambda: idle.partitions == taken or settled(*inputs, partitions=3)(), 20)
-        assert wait_for(lambda: sorted(len(each.partitions) for each in inputs) == [0, 1, 1, 1], 20)
+        assert wait_for(lambda: idle.partitions == taken or settled(*inputs, partitions=3)(), 60)
+        assert wait_for(lambda: sorted(len(each.partitions) for each in inputs) == [0, 1, 1, 1], 60)
 
 
 def test_another_group_reads_everything_from_the_start_untouched_by_the_first(
@@ -101,7 +101,7 @@ def test_what_an_instance_has_in_hand_is_finished_before_its_partition_goes(
                 client.open_input_topic(topic, group, mode, reader=reader) as other,
                 looping(other, seen, 0.02, rows=20),
             ):
-                assert wait_for(lambda other=other: other.partitions, 20)
+                assert wait_for(lambda other=other: other.partitions, 60)
                 count = len(seen)
                 wait_for(lambda count=count: len(seen) > count + 400, 5)
         assert wait_for(lambda: set(seen) == everything, 60)
@@ -122,7 +122,7 @@ def test_a_batch_that_takes_longer_than_the_handover_comes_again_elsewhere_and_i
         batches = [next(loop) for _ in range(8)]
         with client.open_input_topic(topic, group, CommitMode.Manual) as second:
             begun = time.monotonic()
-            assert wait_for(lambda: len(second.partitions) == 1, 30)
+            assert wait_for(lambda: len(second.partitions) == 1, 60)
             assert time.monotonic() - begun < 15
             (gone,) = second.partitions
             assert wait_for(lambda: gone not in first.partitions)
@@ -148,13 +148,13 @@ def test_a_rolling_restart_of_static_members_moves_no_partition(
 
     inputs = [opened(number) for number in range(3)]
     try:
-        assert wait_for(lambda: [len(each.partitions) for each in inputs] == [1, 1, 1], 30)
+        assert wait_for(lambda: [len(each.partitions) for each in inputs] == [1, 1, 1], 60)
         before = [each.partitions for each in inputs]
         for number in range(3):
             inputs[number].close()
             moves.clear()
             inputs[number] = opened(number)
-            assert wait_for(lambda number=number: inputs[number].partitions == before[number], 20)
+            assert wait_for(lambda number=number: inputs[number].partitions == before[number], 60)
             assert moves == [before[number]]  # its own, and nobody else's
         assert [each.partitions for each in inputs] == before
     finally:

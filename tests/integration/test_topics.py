@@ -11,6 +11,7 @@ import pytest
 import quixframes as qf
 from quixframes.errors import BrokerError, SettingsError, TopicNotFoundError
 from tests.conftest import MakeTopic
+from tests.waiting import wait_for
 
 Frames = Callable[..., pd.DataFrame]
 
@@ -122,8 +123,8 @@ def test_a_setting_is_altered_and_the_others_stay(client: qf.StreamingClient, ma
     assert list(changed.table["now"]) == ["3 days", "unlimited"]
     assert list(changed.table["wanted"]) == ["6 hours", "100 MB (50 MB in each of 2 partitions)"]
     assert set(changed.table["outcome"]) == {"done"}
-    again = client.topics.alter(topic, retention="6 hours")
-    assert list(again.table["outcome"]) == ["as it is to be"]
+    as_it_is = ["as it is to be"]  # which brokers hear of a moment later
+    assert wait_for(lambda: list(client.topics.alter(topic, retention="6 hours").table["outcome"]) == as_it_is)
     found = client.topics.describe(topic)
     assert (found.settings["retention.ms"], found.message_limit) == ("21600000", 2_000_000)
     with pytest.raises(SettingsError, match="min_in_sync=2 .*: the topic has a replication of 1 only"):

@@ -1,0 +1,81 @@
+"""TLS and logins as librdkafka takes them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from typing import Any
+
+from quixframes.security import Security
+from quixframes.tls import context_of, pem_text
+
+__all__ = ["security_settings"]
+
+_TOKEN_LIFE = 300.0  # seconds after which a token is asked for anew that does not say how long it is valid
+
+
+def security_settings(security: Security | None) -> dict[str, Any]:
+    """librdkafka's settings for it.
+
+    Raises:
+        SettingsError: a file of it cannot be used.
+        AuthenticationError: there is no token.
+    """
+    if security is None:
+        return {}
+    settings: dict[str, Any] = {"security.protocol": security.protocol}
+    if security.encrypted:
+        settings |= _tls(security)
+    if security.mechanism is None:
+        return settings
+    settings["sasl.mechanism"] = security.mechanism
+    if security.token is not None:
+        settings["oauth_cb"] = _Tokens(security)
+    elif security.password is not None:
+        settings["sasl.username"] = security.user
+        settings["sasl.password"] = security.password.reveal()
+    return settings
+
+
+def _tls(security: Security) -> dict[str, Any]:
+    context_of(security)  # says what is wrong with the files, which librdkafka does in its own words
+    settings: dict[str, Any] = {
+        "enable.ssl.certificate.verification": True,
+        "ssl.endpoint.identification.algorithm": "https",
+        "ssl.cipher.suites": "TLSv1.2:!aNULL:!eNULL:!PSK",  # so TLS 1.2 is the least; those of 1.3 are not named here
+    }
+    if security.ca is not None:
+        settings["ssl.ca.pem"] = pem_text(security.ca, "ca")
+    if security.certificate is not None:
+        settings["ssl.certificate.pem"] = pem_text(security.certificate, "certificate")
+        settings["ssl.key.pem"] = (
+            settings["ssl.certificate.pem"] if security.key is None else pem_text(security.key, "key")
+        )
+        if security.key_password is not None:
+            settings["ssl.key.password"] = security.key_password.reveal()
+    return settings
+
+
+class _Tokens:
+    """What librdkafka calls for a token and the time of its end, before the last one ends."""
+
+    def __init__(self, security: Security) -> None:
+        self._security = security
+        # Fetched now: confluent-kafka would wait for 10 s for one that does not come, and not say why.
+        self._first: str | None = security.new_token()
+
+    def __call__(self, config: str) -> tuple[str, float]:
+        token, self._first = self._first or self._security.new_token(), None
+        return token, _end_of(token)
+
+
+def _end_of(token: str) -> float:
+    """When a token says that it ends, in seconds since 1970. What is no JSON web token says nothing."""
+    try:
+        claims = token.split(".")[1]
+        end = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"]
+    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
+        return time.time() + _TOKEN_LIFE
+    return float(end) if isinstance(end, int | float) else time.time() + _TOKEN_LIFE

@@ -1,0 +1,192 @@
+"""Security: what goes together, and what is never shown."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import quixframes as qf
+from quixframes.job import Job
+from quixframes.profiles import environment_profile, named_profile
+from quixframes.settings import Connection
+from tests.secrets_kept import SecretsKept, keep
+
+PASSWORD = "tyres-and-fuel"
+KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQ\n-----END PRIVATE KEY-----\n"
+
+
+def everything() -> list[qf.Security]:
+    return [
+        qf.Security.tls("ca.pem"),
+        qf.Security.scram("alice", PASSWORD, ca="ca.pem"),
+        qf.Security.plain("alice", PASSWORD),
+        qf.Security.plain("alice", PASSWORD, encrypted=False, allow_plaintext=True),
+        qf.Security.mtls(KEY, KEY, key_password=PASSWORD),
+        qf.Security.oauth(lambda: PASSWORD),
+    ]
+
+
+@pytest.mark.parametrize("security", everything(), ids=repr)
+def test_no_secret_is_ever_shown(security: qf.Security) -> None:
+    connection = Connection(("kafka:9092",), security=security)
+    for thing in (security, connection, copy.deepcopy(security), asdict(security), [security.password, security.key]):
+        for text in (repr(thing), str(thing), f"{thing}", "%s %r" % (thing, thing)):  # noqa: UP031
+            assert PASSWORD not in text
+            assert "MIIEvQ" not in text
+
+
+def test_a_secret_is_the_same_after_a_copy_and_a_pickle() -> None:
+    secret = qf.Secret(PASSWORD)
+    assert pickle.loads(pickle.dumps(secret)) == copy.copy(secret) == secret
+    assert qf.Secret(secret).reveal() == PASSWORD
+    with pytest.raises(TypeError):
+        json.dumps(secret)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"mechanism": "GSSAPI", "user": "a", "password": PASSWORD}, "PLAIN, SCRAM-SHA-256"),
+        ({"user": "a", "password": PASSWORD}, "without its mechanism"),
+        ({"mechanism": "PLAIN", "user": "a"}, "a user and a password"),
+        ({"mechanism": "SCRAM-SHA-512", "user": "", "password": PASSWORD}, "a user and a password"),
+        ({"mechanism": "OAUTHBEARER"}, "a function that returns a token"),
+        ({"mechanism": "OAUTHBEARER", "token": PASSWORD}, "a function that returns a token"),
+        ({"mechanism": "PLAIN", "user": "a", "password": PASSWORD, "encrypted": False}, "allow_plaintext=True"),
+        ({"mechanism": "OAUTHBEARER", "token": str, "encrypted": False}, "allow_plaintext=True"),
+        ({"key": "key.pem"}, "without a certificate"),
+        ({"ca": "ca.pem", "encrypted": False}, "without TLS there are none"),
+        ({"ca": ""}, "is no file"),
+    ],
+)
+def test_what_does_not_go_together_is_an_error(settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(qf.SettingsError, match=text) as caught:
+        qf.Security(**settings)
+    assert PASSWORD not in str(caught.value)
+
+
+def test_a_connection_takes_nothing_else_and_does_not_show_what_it_was_given() -> None:
+    with pytest.raises(qf.SettingsError, match="has to be a Security") as caught:
+        Connection(("kafka:9092",), security=PASSWORD)  # type: ignore[arg-type]
+    assert PASSWORD not in str(caught.value)
+
+
+def test_the_environment_says_how_to_connect() -> None:
+    environ = {
+        "QUIXFRAMES_BROKER": "kafka:9093",
+        "QUIXFRAMES_USER": "alice",
+        "QUIXFRAMES_PASSWORD": PASSWORD,
+        "QUIXFRAMES_CA": "/etc/ca.pem",
+    }
+    found = environment_profile(environ)
+    assert found.broker == "kafka:9093"
+    assert found.security == qf.Security.scram("alice", PASSWORD, ca=Path("/etc/ca.pem"))
+    found = environment_profile({**environ, "QUIXFRAMES_SASL_MECHANISM": "PLAIN"})
+    assert found.security == qf.Security.plain("alice", PASSWORD, ca=Path("/etc/ca.pem"))
+    assert environment_profile({"QUIXFRAMES_BROKER": "kafka:9092"}).security is None
+    assert environment_profile({"QUIXFRAMES_TLS": "true"}).security == qf.Security.tls()
+    own = environment_profile({"QUIXFRAMES_CERTIFICATE": "/c.pem", "QUIXFRAMES_KEY": "/k.pem"}).security
+    assert own == qf.Security.mtls(Path("/c.pem"), Path("/k.pem"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "text"),
+    [
+        ({"QUIXFRAMES_USER": "alice"}, "a user and a password"),
+        ({"QUIXFRAMES_PASSWORD": PASSWORD}, "a user and a password"),
+        ({"QUIXFRAMES_TLS": "perhaps"}, "QUIXFRAMES_TLS has to be true or false"),
+        ({"QUIXFRAMES_USER": "a", "QUIXFRAMES_PASSWORD": PASSWORD, "QUIXFRAMES_TLS": "false"}, "allow_plaintext=True"),
+        ({"QUIXFRAMES_USER": "a", "QUIXFRAMES_PASSWORD_FILE": "/none"}, "/none cannot be read"),
+        ({"QUIXFRAMES_SASL_MECHANISM": "OAUTHBEARER"}, "needs token_url"),
+    ],
+)
+def test_an_environment_that_cannot_be_is_an_error(environ: dict[str, str], text: str) -> None:
+    with pytest.raises(qf.SettingsError, match=text) as caught:
+        environment_profile(environ)
+    assert PASSWORD not in str(caught.value)
+
+
+def config(tmp_path: Path, text: str, mode: int = 0o600) -> dict[str, str]:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    path.chmod(mode)
+    return {"QUIXFRAMES_CONFIG": str(path)}
+
+
+def test_a_profile_says_how_to_connect_and_its_paths_are_beside_it(tmp_path: Path) -> None:
+    text = f'[production]\nbroker = "kafka:9093"\nca = "ca.pem"\nuser = "alice"\npassword = "{PASSWORD}"\n'
+    found = named_profile("production", config(tmp_path, text))
+    assert found.broker == "kafka:9093"
+    assert found.security == qf.Security.scram("alice", PASSWORD, ca=tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_a_file_with_a_password_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    environ = config(tmp_path, f'[p]\nbroker = "k:1"\nuser = "a"\npassword = "{PASSWORD}"\n', mode)
+    with pytest.raises(qf.SettingsError, match="may be read by others: chmod 600") as caught:
+        named_profile("p", environ)
+    assert PASSWORD not in str(caught.value)
+
+
+def test_a_password_may_be_in_a_variable_or_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(PASSWORD + "\n")
+    text = (
+        '[one]\nbroker = "k:1"\nuser = "a"\npassword_env = "PACE"\n'
+        '[other]\nbroker = "k:1"\nuser = "a"\npassword_file = "password"\n'
+    )
+    environ = {**config(tmp_path, text, 0o644), "PACE": PASSWORD}
+    for name in ("one", "other"):
+        assert named_profile(name, environ).security == qf.Security.scram("a", PASSWORD)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[other]\nbroker = "k:1"\n', "has no profile 'p'; it has: other"),
+        ('[p]\nuser = "a"\n', "names no broker"),
+        ('[p]\nbroker = "k:1"\npasword = "tyres-and-fuel"\n', "pasword is not known"),
+        ('[p]\nbroker = "k:1"\ntls = "yes"\n', "tls has to be true or false"),
+        ('[p]\nbroker = "k:1"\nuser = "a"\npassword = "tyres-and-fuel"\npassword_env = "B"\n', "were both given"),
+        ('[p]\nbroker = "k:1"\nuser = "a"\npassword_env = "NONE_SUCH"\n', "no such environment variable"),
+        ('[p]\nbroker = "tyres-and-fuel\n', "is no TOML"),
+    ],
+)
+def test_a_profile_that_cannot_be_is_an_error(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(qf.SettingsError, match=says) as caught:
+        named_profile("p", config(tmp_path, text))
+    assert PASSWORD not in str(caught.value)
+
+
+def test_a_configuration_file_that_is_not_there_is_an_error_that_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(qf.SettingsError, match="there is no file .*config.toml"):
+        named_profile("p", {"XDG_CONFIG_HOME": str(tmp_path)})
+
+
+def test_a_job_on_its_way_to_a_process_holds_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in config(tmp_path, f'[p]\nbroker = "k:1"\nuser = "a"\npassword = "{PASSWORD}"\n').items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("QUIXFRAMES_USER", "alice")
+    monkeypatch.setenv("QUIXFRAMES_PASSWORD", PASSWORD)
+    for profile in (None, "p"):
+        job = Job(model="m:f", broker="k:1", sources=("t",), profile=profile)
+        assert job.security is not None
+        assert PASSWORD not in repr(job) + job.to_json()
+        assert Job.from_json(job.to_json()) == job
+
+
+def test_a_secret_that_is_logged_is_found() -> None:
+    kept, secret = SecretsKept(), "a-secret-of-this-test"
+    keep(secret)
+    log = logging.Logger("of this test")
+    log.addHandler(kept)
+    log.info("nothing")
+    assert not kept.places
+    log.debug("user %s, password %s", "alice", secret)
+    assert kept.places

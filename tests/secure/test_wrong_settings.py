@@ -1,0 +1,161 @@
+"""Every wrong setting has an error of its own, within seconds, whichever Kafka client is underneath."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import quixframes as qf
+from tests.secrets_kept import keep
+from tests.secure.conftest import Client
+
+WRONG = "tyres-wrong-password"
+LIMIT = 10.0
+"""Seconds. Most take well under one; a broker that hangs up is given two, since it may be starting."""
+
+
+def check(
+    connect: Client, kind: type[Exception], text: str, security: qf.Security | None, at: str | None = None
+) -> None:
+    """Opening fails with that error, and that text, in time; and nothing secret is in it."""
+    keep(WRONG)
+    start = time.monotonic()
+    with pytest.raises(kind, match=text) as caught:
+        connect(security, at).topics.exists("engine")
+    spent = time.monotonic() - start
+    print(f"{kind.__name__}: {spent:.2f} s: {caught.value}")
+    assert type(caught.value) is kind
+    assert spent < LIMIT
+    assert WRONG not in repr(caught.value)
+
+
+def test_an_authority_that_is_not_trusted(connect: Client, strange_ca: str) -> None:
+    check(connect, qf.TlsError, "not trusted: give", qf.Security.scram("alice", WRONG, ca=strange_ca))
+
+
+def test_no_authority_given_where_the_system_does_not_know_it(connect: Client) -> None:
+    check(connect, qf.TlsError, "not trusted: give", qf.Security.scram("alice", WRONG))
+
+
+def test_an_expired_certificate(connect: Client, strange_ca: str, expired_front: str) -> None:
+    check(connect, qf.TlsError, "has expired", qf.Security.scram("alice", WRONG, ca=strange_ca), expired_front)
+
+
+def test_a_certificate_for_another_host(connect: Client, strange_ca: str, other_host_front: str) -> None:
+    check(connect, qf.TlsError, "for another host", qf.Security.scram("alice", WRONG, ca=strange_ca), other_host_front)
+
+
+@pytest.mark.parametrize("user", ["alice", "nobody"])
+def test_a_wrong_password_or_an_unknown_user_of_scram(connect: Client, folder: Path, user: str) -> None:
+    security = qf.Security.scram(user, WRONG, ca=folder / "ca.pem")
+    check(connect, qf.AuthenticationError, "login was refused: check the user", security)
+
+
+@pytest.mark.parametrize("user", ["alice", "nobody"])
+def test_a_wrong_password_or_an_unknown_user_of_plain(connect: Client, folder: Path, user: str) -> None:
+    security = qf.Security.plain(user, WRONG, ca=folder / "ca.pem")
+    check(connect, qf.AuthenticationError, "login was refused: check the user", security)
+
+
+def test_a_mechanism_that_is_not_offered(connect: Client, folder: Path) -> None:
+    security = qf.Security.scram("alice", WRONG, ca=folder / "ca.pem", mechanism="SCRAM-SHA-256")
+    check(connect, qf.AuthenticationError, "does not offer this login mechanism.*SCRAM-SHA-512", security)
+
+
+def test_no_security_at_a_tls_port(connect: Client) -> None:
+    check(connect, qf.TlsError, "TLS port", None)
+
+
+def test_a_login_without_tls_at_a_tls_port(connect: Client) -> None:
+    security = qf.Security.plain("alice", WRONG, encrypted=False, allow_plaintext=True)
+    check(connect, qf.TlsError, "TLS port", security)
+
+
+def test_tls_at_a_port_without_it(connect: Client, broker_address: str, folder: Path) -> None:
+    check(connect, qf.TlsError, "does not speak TLS", qf.Security.tls(folder / "ca.pem"), broker_address)
+
+
+def test_a_login_at_a_port_without_tls_and_logins(connect: Client, broker_address: str) -> None:
+    security = qf.Security.plain("alice", WRONG, encrypted=False, allow_plaintext=True)
+    check(connect, qf.AuthenticationError, "takes no login", security, broker_address)
+
+
+def test_no_login_where_one_is_wanted(connect: Client, folder: Path) -> None:
+    check(connect, qf.AuthenticationError, "wants a login", qf.Security.tls(folder / "ca.pem"))
+
+
+def test_no_certificate_where_one_is_wanted(connect: Client, folder: Path, secure_kafka: qf.LocalKafka) -> None:
+    security = qf.Security.tls(folder / "ca.pem")
+    check(connect, qf.TlsError, "asks for this client's certificate", security, secure_kafka.mtls_address)
+
+
+def test_a_certificate_of_an_authority_that_the_broker_does_not_trust(
+    connect: Client, folder: Path, strange_certificate: str, secure_kafka: qf.LocalKafka
+) -> None:
+    security = qf.Security.mtls(strange_certificate, ca=folder / "ca.pem")
+    check(connect, qf.TlsError, "refuses this client's certificate", security, secure_kafka.mtls_address)
+
+
+def test_a_file_of_authorities_that_is_not_there(connect: Client, tmp_path: Path) -> None:
+    security = qf.Security.scram("alice", WRONG, ca=tmp_path / "none.pem")
+    check(connect, qf.SettingsError, "ca='.*none.pem': there is no such file", security)
+
+
+def test_a_file_of_authorities_that_holds_none(connect: Client, tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("nothing")
+    security = qf.Security.scram("alice", WRONG, ca=tmp_path / "empty.pem")
+    check(connect, qf.SettingsError, "it holds no certificate", security)
+
+
+def test_a_key_of_another_certificate(connect: Client, folder: Path, strange_certificate: str) -> None:
+    security = qf.Security.mtls(folder / "alice.pem", strange_certificate, ca=folder / "ca.pem")
+    check(connect, qf.SettingsError, "the key does not belong to the certificate", security)
+
+
+def test_a_token_function_that_fails(connect: Client, folder: Path) -> None:
+    def token() -> str:
+        raise ConnectionError("the identity provider is away")
+
+    security = qf.Security.oauth(token, ca=folder / "ca.pem")
+    check(connect, qf.AuthenticationError, "ConnectionError: the identity provider is away", security)
+
+
+def test_a_token_that_the_broker_does_not_take(connect: Client, folder: Path) -> None:
+    head, claims = "eyJhbGciOiJub25lIn0", "eyJzdWIiOiJhZG1pbiIsImV4cCI6OTk5OTk5OTk5OX0"  # sub: admin, alg: none
+    keep(f"{head}.{claims}.")
+    security = qf.Security.oauth(lambda: f"{head}.{claims}.", ca=folder / "ca.pem")
+    check(connect, qf.AuthenticationError, "login was refused", security)
+
+
+def test_a_port_where_nobody_listens(connect: Client, folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # but does not listen
+        at = f"127.0.0.1:{taken.getsockname()[1]}"
+        security = qf.Security.scram("alice", WRONG, ca=folder / "ca.pem")
+        check(connect, qf.BrokerUnavailableError, "check the address", security, at)
+
+
+OPENINGS: dict[str, Callable[[qf.StreamingClient, str], object]] = {
+    "read": lambda client, topic: next(iter(client.open_input_topic(topic, "spies").batches())),
+    "write": lambda client, topic: client.open_output_topic(topic),
+    "replay": lambda client, topic: client.replay(topic, progress=False).to_frame(),
+    "describe": lambda client, topic: client.topics.describe(topic),
+}
+
+
+@pytest.mark.parametrize("what", OPENINGS)
+def test_a_topic_that_may_not_be_seen_is_an_error_and_not_empty(
+    connect: Client, secure_kafka: qf.LocalKafka, what: str
+) -> None:
+    admin = connect(secure_kafka.security("admin"))
+    topic = f"hidden-{time.monotonic_ns()}"
+    admin.topics.create(topic, partitions=1)
+    client = connect(secure_kafka.security("alice"))
+    with pytest.raises((qf.AccessDeniedError, qf.TopicNotFoundError), match=re.escape(topic)):
+        OPENINGS[what](client, topic)
+    admin.topics.delete(topic)
