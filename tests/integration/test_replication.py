@@ -64,20 +64,28 @@ def test_a_replication_over_the_number_of_brokers_is_a_clear_error(cluster: Loca
         assert not client.topics.exists("much")
 
 
+@pytest.mark.parametrize("replication", [2, 3])
 def test_what_is_stored_is_the_size_times_the_replicas(
-    cluster: LocalKafka, make_frame: Callable[..., pd.DataFrame]
+    cluster: LocalKafka, make_frame: Callable[..., pd.DataFrame], replication: int
 ) -> None:
+    topic = f"stored-{replication}"
     with qf.StreamingClient(cluster.address) as client:
-        client.topics.create("stored", partitions=2, replication=3)
-        with client.open_output_topic("stored") as output:
+        client.topics.create(topic, partitions=2, replication=replication)
+        with client.open_output_topic(topic) as output:
             for number in range(4):
                 output.get_or_create_stream(f"car-{number}").parameters.write(make_frame(1_000))
 
         def copied() -> bool:  # followers are a moment behind
-            found = client.topics.describe("stored")
-            return found.bytes is None or found.stored == 3 * found.bytes > 4 * 1_000 * 40
+            found = client.topics.describe(topic)
+            return found.bytes is None or found.stored == replication * found.bytes > 4 * 1_000 * 40
 
         assert wait_for(copied, 60)
-        assert "with all replicas" in repr(client.topics.describe("stored")) or "size: unknown" in repr(
-            client.topics.describe("stored")
-        )
+        shown = repr(client.topics.describe(topic))
+        assert "with all replicas" in shown or "size: unknown" in shown
+
+
+def test_the_partitions_of_a_topic_are_spread_over_the_nodes(cluster: LocalKafka) -> None:
+    with qf.StreamingClient(cluster.address) as client:
+        client.topics.create("spread", partitions=6, replication=1)
+        leaders = client.topics.describe("spread").by_partition["leader"]
+        assert leaders.value_counts().to_dict() == {1: 2, 2: 2, 3: 2}
