@@ -9,7 +9,7 @@ LINTED := $(VENV)/.lint-ready
 
 # Tests wait for Kafka most of the time, so a whole run has more processes than cores, each with a Kafka of its own. On a
 # busy machine one in thousands may run out of time: it is tried once more, and told at the end ("rerun").
-AT_ONCE := -n 3 --dist worksteal --reruns 1 -rR
+AT_ONCE := -n 3 --dist worksteal --reruns 1 -rfER
 
 .PHONY: help demo test test-confluent test-docker faults soak check coverage bench clean
 
