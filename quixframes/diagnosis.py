@@ -22,6 +22,7 @@ from quixframes.tls import context_of
 __all__ = ["Finding", "diagnose", "tls_refusal"]
 
 _TIMEOUT = 1.0  # seconds for each step
+_NUMBER = struct.pack(">i", 1)  # of a request, and of its answer
 _TLS_ALERT = b"\x15\x03"
 _WRONG_MECHANISM, _NO_SASL_HERE = 33, 34  # Kafka's codes
 
@@ -117,7 +118,7 @@ def _look(host: str, port: int, connection: Connection) -> tuple[Refusal, str] |
             return tls_refusal(exc, own_certificate=own), str(exc)
         if answer[:2] == _TLS_ALERT:
             return refusals.TLS_PORT, "a TLS alert came back"
-        if not answer:
+        if answer[4:8] != _NUMBER:  # it is silent, or no Kafka broker: the client has seen that too
             return None
         if security is None or security.mechanism is None:
             return _without_login(link)
@@ -148,7 +149,7 @@ def _with_login(link: socket.socket, mechanism: str) -> tuple[Refusal, str] | No
 
 def _ask(link: socket.socket, key: int, version: int, body: bytes = b"") -> bytes:
     """The answer to a request, with its length in front; whatever came where that is no answer, or b"" for nothing."""
-    request = struct.pack(">hhihc", key, version, 0, 1, b"q") + body
+    request = struct.pack(">hh4shc", key, version, _NUMBER, 1, b"q") + body
     link.sendall(struct.pack(">i", len(request)) + request)
     answer = link.recv(4)
     if answer[:2] == _TLS_ALERT:
