@@ -116,7 +116,8 @@ class ContractStore:
             try:
                 self._log.read()
             except AccessDeniedError as exc:
-                log.warning("%s may not be read, and is taken for none: %s", what, exc)
+                place = Place(self._log.name)
+                log.warning("%s: %s may not be read, and is taken for none: %s", place, what, exc, extra=place.extra)
                 return None
             return self._texts.get(key)
 

@@ -11,7 +11,8 @@ import contextlib
 import socket
 import ssl
 import struct
-from typing import NamedTuple
+import threading
+from typing import Any, NamedTuple
 
 from quixframes import refusals
 from quixframes.errors import BrokerError
@@ -102,7 +103,10 @@ def tls_refusal(exc: BaseException | None, *, own_certificate: bool) -> Refusal:
 def _look(host: str, port: int, connection: Connection) -> tuple[Refusal, str] | None:
     security = connection.security
     with contextlib.ExitStack() as stack:
-        link: socket.socket = stack.enter_context(socket.create_connection((host, port), timeout=_TIMEOUT))
+        where = _looked_up(host, port)
+        if where is None:
+            return None
+        link: socket.socket = stack.enter_context(socket.create_connection(where[:2], timeout=_TIMEOUT))
         own = security is not None and security.certificate is not None
         if security is not None and security.encrypted:
             context = context_of(security)
@@ -123,6 +127,20 @@ def _look(host: str, port: int, connection: Connection) -> tuple[Refusal, str] |
         if security is None or security.mechanism is None:
             return _without_login(link)
         return _with_login(link, security.mechanism)
+
+
+def _looked_up(host: str, port: int) -> tuple[Any, ...] | None:
+    """The address of a name; None where nobody says it in time. Nothing can break a lookup off, so it has a thread."""
+    found: list[tuple[Any, ...]] = []
+
+    def look() -> None:
+        with contextlib.suppress(OSError):
+            found.extend(one[4] for one in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+
+    thread = threading.Thread(target=look, name="quixframes-name", daemon=True)
+    thread.start()
+    thread.join(_TIMEOUT)
+    return found[0] if found else None
 
 
 def _without_login(link: socket.socket) -> tuple[Refusal, str] | None:

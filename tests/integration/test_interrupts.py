@@ -41,7 +41,14 @@ print("left", flush=True)
 @contextmanager
 def model(address: str, topic: str, group: str, exactly_once: bool = False) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", SCRIPT, address, topic, group, str(exactly_once)]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell's background ignores, its children ignore.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     try:
         assert started.stdout is not None
         assert started.stdout.readline() == "rows\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -266,7 +267,14 @@ def test_a_signal_ends_a_run_cleanly_with_what_is_finished_committed(
     raw, clean = make_topic(), make_topic()
     fill(client, raw, make_frame(60), "s")
     command = [sys.executable, "-c", SCRIPT, broker_address, raw, clean, group, where]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell's background ignores, its children ignore.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     try:
         assert started.stdout is not None
         assert started.stdout.readline() == "reached\n"
