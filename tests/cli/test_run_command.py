@@ -21,6 +21,7 @@ import pytest
 
 import quixframes as qf
 from quixframes.local_process import free_port
+from tests.processes import hear_interrupts
 from tests.waiting import wait_for
 
 MODEL = """
@@ -97,8 +98,7 @@ def start(tmp_path: Path, broker_address: str) -> Iterator[Start]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # What a shell's background ignores, its children ignore.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=hear_interrupts,
         )
         started.append(Running(process))
         return started[-1]

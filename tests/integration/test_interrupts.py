@@ -16,6 +16,7 @@ from jupyter_client.manager import start_new_kernel
 
 import quixframes as qf
 from quixframes import CommitMode
+from tests.processes import hear_interrupts
 from tests.waiting import wait_for
 
 MakeFrame = Callable[..., pd.DataFrame]
@@ -46,8 +47,7 @@ def model(address: str, topic: str, group: str, exactly_once: bool = False) -> I
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # What a shell's background ignores, its children ignore.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=hear_interrupts,
     )
     try:
         assert started.stdout is not None

@@ -14,6 +14,7 @@ import pytest
 
 import quixframes as qf
 from quixframes import CommitMode
+from tests.processes import hear_interrupts
 from tests.waiting import wait_for
 
 MakeFrame = Callable[..., pd.DataFrame]
@@ -272,15 +273,14 @@ def test_a_signal_ends_a_run_cleanly_with_what_is_finished_committed(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # What a shell's background ignores, its children ignore.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=hear_interrupts,
     )
     try:
         assert started.stdout is not None
         assert started.stdout.readline() == "reached\n"
         if where == "waiting":
             time.sleep(0.5)  # so that the loop waits for rows; where it does not yet, the test holds as well
-        started.send_signal(getattr(__import__("signal"), signal_name))
+        started.send_signal(getattr(signal, signal_name))
         out, err = started.communicate(timeout=20)
     finally:
         started.kill()
