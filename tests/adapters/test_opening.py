@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -75,8 +75,9 @@ def forwarding(address: str) -> Callable[[socket.socket], None]:
         onward = socket.create_connection((host, int(port)))
 
         def copy(source: socket.socket, target: socket.socket) -> None:
-            while data := source.recv(65536):
-                target.sendall(data)
+            with suppress(OSError):  # either side may leave at any time
+                while data := source.recv(65536):
+                    target.sendall(data)
 
         threading.Thread(target=copy, args=(onward, accepted), daemon=True).start()
         copy(accepted, onward)
