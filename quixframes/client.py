@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 import pandas as pd
 import pyarrow as pa
 
+from quixframes.access import Users
 from quixframes.closing import Closing
 from quixframes.codecs import Codec
 from quixframes.contract_check import ContractCheck
@@ -24,6 +25,7 @@ from quixframes.contract_store import ContractStore
 from quixframes.contracts import Contract
 from quixframes.dead_letters import DeadLetters, dead_letter
 from quixframes.errors import ClosedError, QuixframesError, SettingsError, TopicNotFoundError
+from quixframes.grants import transactional_ids
 from quixframes.growth import Growth, grow
 from quixframes.input import InputTopic
 from quixframes.kafka import Admin, Consumer, Producer, TopicDescription, TransactionalProducer, Transport
@@ -129,6 +131,7 @@ class StreamingClient(Closing):
         self._placements = PlacementStore(self._get_admin, self._get_producer, self._lone_consumer)
         replay = partial(self.replay, contract=None, progress=False)
         self.topics = Topics(self._get_admin, self._lone_consumer, self._contracts, replay, self._grow)
+        self.users = Users(self._get_admin)
         # A client lives until it is closed, at the latest when the program ends: so that its group learns of it, and
         # its rows are sent.
         atexit.register(self._close_at_exit)
@@ -233,7 +236,7 @@ class StreamingClient(Closing):
             BrokerUnavailableError: nobody answers at the address.
         """
         self.topics._ensure([topic], create)
-        description = self._get_admin().describe(topic)
+        description = self._get_admin().describe(topic, to="write")
         self._get_producer()  # now, since the first thing written may be an end, told while the client closes
         check = self._contract_check(topic, contract)
         if check is not None and check.sends_dead_letters and dead_letters is None:
@@ -329,7 +332,7 @@ class StreamingClient(Closing):
         self.topics._ensure(subscription.names, create)
         topics = subscription.topics(admin)
         for name in topics:
-            admin.describe(name)
+            admin.describe(name, to="read")
         letters = None
         if dead_letters is not None:
             letters = self._open_dead_letters(dead_letters, topics, consumer_group, on_bad_message)
@@ -402,7 +405,7 @@ class StreamingClient(Closing):
             TopicNotFoundError: there is no such topic.
         """
         admin = self._get_admin()
-        admin.describe(topic)
+        admin.describe(topic, to="read")
         return Replay(
             topic,
             admin,
@@ -573,7 +576,7 @@ class StreamingClient(Closing):
             )
         # The ID begins with the group's name, so that one rule of access covers all of its instances. With an instance
         # ID it is the same after a restart, which ends at once what the run before left open.
-        name = f"quixframes.{group}.{reader.instance_id or uuid.uuid4().hex}"
+        name = f"{transactional_ids(group)}{reader.instance_id or uuid.uuid4().hex}"
         producer = self._transport.transactional(self.connection, self._outputs.settings, transactional_id=name)
         try:
             self._outputs.begin_transactions(producer)
@@ -607,7 +610,7 @@ class StreamingClient(Closing):
         if name in topics:
             raise SettingsError(f"dead_letters={name!r} is the topic itself: give another one")
         try:
-            return self._get_admin().describe(name)
+            return self._get_admin().describe(name, to="write")
         except TopicNotFoundError as exc:
             raise TopicNotFoundError(
                 f"there is no dead-letter topic {name!r}: make it with client.topics.create({name!r})", topic=name

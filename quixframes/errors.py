@@ -182,7 +182,21 @@ class TopicNotFoundError(BrokerError):
 
 
 class AccessDeniedError(BrokerError):
-    """The cluster knows the principal, and refuses it the operation."""
+    """The cluster knows the principal, and refuses it the operation.
+
+    ``principal`` ("User:alice") is None where a certificate or token says who one is. ``operation`` ("read"),
+    ``resource`` ("topic", "group", "transactional_id" or "cluster") and ``name`` are empty where no permission is
+    concerned, but the cluster's policy.
+    """
+
+    def __init__(
+        self, message: str, *, principal: str | None = None, operation: str = "", resource: str = "", name: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.principal = principal
+        self.operation = operation
+        self.resource = resource
+        self.name = name
 
 
 class AuthenticationError(BrokerError):

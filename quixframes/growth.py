@@ -84,7 +84,7 @@ def grow(
         TopicNotFoundError: there is no such topic.
     """
     begun = time.monotonic()
-    found = admin.describe(topic)
+    found = admin.describe(topic, to="alter")
     placement = store.get(topic, found.id)
     if placement is None:
         placement = Placement(found.id, (), found.partitions)

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from quixframes.errors import MessageTooLargeError
+from quixframes.security import Secret
 from quixframes.settings import Connection, ReaderSettings, WriterSettings
 
 __all__ = [
+    "Acl",
     "Admin",
     "Change",
     "Consumer",
@@ -226,6 +228,28 @@ class TopicDetails:
     own: frozenset[str]
 
 
+class Acl(NamedTuple):
+    """A line of the cluster's permissions, by Kafka's names in small letters.
+
+    Args:
+        principal: who, as "User:alice"; "User:*" is everybody.
+        operation: "read", "write", "describe", "all" ...
+        resource: the kind of what it is about: "topic", "group", "transactional_id", "cluster" ...
+        name: its name; "*" is all of them.
+        prefixed: whether it is about everything whose name begins like that.
+        allowed: False forbids it, whatever else allows it.
+        host: the address from which; "*" is any.
+    """
+
+    principal: str
+    operation: str
+    resource: str
+    name: str
+    prefixed: bool = False
+    allowed: bool = True
+    host: str = "*"
+
+
 class Producer(Protocol):
     """Sends messages: idempotent, acknowledged by all in-sync replicas."""
 
@@ -344,12 +368,12 @@ class Consumer(Protocol):
 class Admin(Protocol):
     """Looks at topics and offsets, and makes, changes and removes topics."""
 
-    def describe(self, topic: str) -> TopicDescription:
-        """The topic as the cluster has it.
+    def describe(self, topic: str, *, to: str = "describe") -> TopicDescription:
+        """The topic as the cluster has it. ``to`` is what it will be used for: "read", "write", "alter".
 
         Raises:
             TopicNotFoundError: there is none of that name, or the principal may not know.
-            AccessDeniedError: it may not be described.
+            AccessDeniedError: the principal may not use it like that.
             BrokerUnavailableError: nobody answered in time.
         """
 
@@ -409,6 +433,28 @@ class Admin(Protocol):
 
     def offsets_at(self, topic: str, timestamp_ms: int) -> dict[int, int]:
         """The first offset of each partition whose message has this broker time or a later one; its end if none has."""
+
+    def acls(self) -> list[Acl]:
+        """All permissions that the cluster keeps, sorted.
+
+        Raises:
+            AccessDeniedError: this principal may not see them, or the cluster keeps none.
+        """
+
+    def create_acls(self, acls: Collection[Acl]) -> None:
+        """Add permissions; those that are there already stay as they are. Brokers hear of it a moment later."""
+
+    def delete_acls(self, acls: Collection[Acl]) -> None:
+        """Remove these permissions, and no others; those that are not there are passed over."""
+
+    def users(self) -> dict[str, dict[str, int]]:
+        """The users that the cluster keeps passwords of for SCRAM, sorted: to each mechanism, the iterations."""
+
+    def set_password(self, user: str, mechanism: str, password: Secret, iterations: int) -> None:
+        """Let a user log in by this mechanism with this password, which replaces the one before."""
+
+    def delete_password(self, user: str, mechanism: str) -> None:
+        """Let a user not log in by this mechanism any more."""
 
     def close(self, timeout: float) -> None:
         """End."""

@@ -5,7 +5,9 @@ The adapters have a table each from their client's errors to these.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from quixframes.errors import (
     AccessDeniedError,
@@ -23,7 +25,38 @@ from quixframes.errors import (
 )
 from quixframes.settings import Duration
 
-__all__ = ["Refusal", "too_long_a_transaction"]
+__all__ = ["NOBODY", "USED_AS", "Asked", "Refusal", "check_may", "denied", "too_long_a_transaction"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asked the cluster for what, for the text of a refusal.
+
+    Args:
+        principal: as the cluster calls it, "User:alice"; None where a certificate or a token says it.
+        operation: what was to be done, by Kafka's name: "read", "write", "describe", "alter_configs" ...
+        topic, group, transactional_id: to what; empty where it was none of them.
+    """
+
+    principal: str | None = None
+    operation: str = "describe"
+    topic: str = ""
+    group: str = ""
+    transactional_id: str = ""
+
+    def of(self, resource: str) -> tuple[str, str]:
+        """The operation, and the name, where the cluster says that it is about this kind of resource."""
+        if resource == "topic":
+            return self.operation, self.topic
+        if resource == "group":
+            return "read" if self.operation == "write" else self.operation, self.group
+        if resource == "transactional_id":
+            return "write", self.transactional_id
+        return self.operation, "kafka-cluster"
+
+
+NOBODY = Asked()
+USED_AS = {"describe": "described", "read": "read", "write": "written", "alter": "changed"}
 
 
 class Refusal(NamedTuple):
@@ -31,30 +64,87 @@ class Refusal(NamedTuple):
 
     kind: type[BrokerError]
     text: str
+    resource: Literal["topic", "group", "transactional_id", "cluster", ""] = ""  # what may not be had
 
     @property
     def passes(self) -> bool:
         """Whether the same request may well succeed a moment later."""
         return self.kind.retriable
 
-    def of(self, cause: BaseException | None, doing: str, detail: str, *, topic: str = "") -> BrokerError:
+    def of(self, cause: BaseException | None, doing: str, detail: str, asked: Asked = NOBODY) -> BrokerError:
         """The error.
 
         Args:
             cause: the client's own error, if it had one.
             doing: what was tried, for the text: "topic 'engine' could not be written".
             detail: what the client said, for the text.
-            topic: the topic that it was about, where there is one.
+            asked: who asked for what.
         """
-        text = f"{doing}: {self.text} ({detail})"
-        error = TopicNotFoundError(text, topic=topic) if self.kind is TopicNotFoundError else self.kind(text)
+        error: BrokerError
+        if self.resource:
+            if self.resource == "cluster":
+                detail = detail.partition(":")[0]  # the rest is a request as Java prints it
+            operation, name = asked.of(self.resource)
+            error = denied(doing, asked.principal, operation, self.resource, name, detail)
+        elif self.kind is TopicNotFoundError:
+            error = TopicNotFoundError(f"{doing}: {self.text} ({detail})", topic=asked.topic)
+        else:
+            error = self.kind(f"{doing}: {self.text} ({detail})")
         error.__cause__ = cause
         return error
 
 
+def denied(
+    doing: str, principal: str | None, operation: str, resource: str, name: str, detail: str = ""
+) -> AccessDeniedError:
+    """The error of a permission that is missing, with the call that grants it.
+
+    >>> print(denied("topic 'engine' cannot be read", "User:alice", "read", "topic", "engine"))
+    topic 'engine' cannot be read: User:alice may not read topic 'engine'. Who runs the cluster allows it by
+    client.topics.grant('alice', read='engine')
+    """
+    who = principal or "this client (whoever its certificate or token says it is)"
+    kind = resource.replace("_", " ")
+    what = f"{kind} {name!r}" if name and resource != "cluster" else f"the {kind}"
+    text = (
+        f"{doing}: {who} may not {operation.replace('_', ' ')} {what}. {_remedy(principal, operation, resource, name)}"
+    )
+    return AccessDeniedError(
+        f"{text} ({detail})" if detail else text, principal=principal, operation=operation, resource=resource, name=name
+    )
+
+
+def check_may(asked: Asked, operations: Collection[object] | None) -> None:
+    """Raise AccessDeniedError unless what is asked for is one of the operations that the cluster allows on the topic.
+    Clusters that keep no permissions allow all; old ones do not tell (None)."""
+    if operations is not None and asked.operation not in {str(one).lower() for one in operations}:
+        doing = f"topic {asked.topic!r} cannot be {USED_AS.get(asked.operation, 'used')}"
+        raise denied(doing, asked.principal, asked.operation, "topic", asked.topic)
+
+
+def _remedy(principal: str | None, operation: str, resource: str, name: str) -> str:
+    user = repr("..." if principal is None else principal.removeprefix("User:"))
+    if resource == "topic" and name.startswith("__quixframes."):
+        call = "own=...), with the topic that it is about"
+        return f"Who runs the cluster allows it by client.topics.grant({user}, {call}"
+    if resource == "topic":
+        role = {"read": "read", "describe": "read", "describe_configs": "read", "write": "write"}.get(operation, "own")
+        call = f"{role}={name!r}"
+    elif resource == "group" and operation in ("read", "describe"):
+        call = f"group={name!r}"
+    elif resource == "transactional_id":
+        call = "group=..., write=..."
+    else:
+        return "Only who runs the cluster may"
+    return f"Who runs the cluster allows it by client.topics.grant({user}, {call})"
+
+
 # What the principal may not
 
-DENIED = Refusal(AccessDeniedError, "the cluster refuses it: the principal lacks the permission (ACL) for it")
+NO_TOPIC_ACCESS = Refusal(AccessDeniedError, "it may not be had", "topic")
+NO_GROUP_ACCESS = Refusal(AccessDeniedError, "it may not be had", "group")
+NO_TRANSACTION_ACCESS = Refusal(AccessDeniedError, "it may not be had", "transactional_id")
+NO_CLUSTER_ACCESS = Refusal(AccessDeniedError, "it may not be had", "cluster")
 AGAINST_POLICY = Refusal(AccessDeniedError, "the cluster's policy forbids it")
 NO_DELETION = Refusal(AccessDeniedError, "the cluster does not allow topics to be deleted")
 NO_AUTHORIZER = Refusal(AccessDeniedError, "the cluster has no authorizer, so it keeps no permissions")

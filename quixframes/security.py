@@ -200,6 +200,14 @@ class Security:
             return "SSL" if self.encrypted else "PLAINTEXT"
         return "SASL_SSL" if self.encrypted else "SASL_PLAINTEXT"
 
+    @property
+    def principal(self) -> str | None:
+        """What the cluster's permissions call who connects, "User:alice"; None where only the broker can tell, by a
+        certificate or a token."""
+        if self.mechanism is None and self.certificate is None:
+            return "User:ANONYMOUS"
+        return None if self.user is None else f"User:{self.user}"
+
     def new_token(self) -> str:
         """What ``token`` returns.
 

@@ -448,6 +448,11 @@ class Connection:
             raise SettingsError("no broker address was given: write 'host:port', as in 'localhost:9092'")
         return cls(brokers=brokers)
 
+    @property
+    def principal(self) -> str | None:
+        """As :attr:`Security.principal`."""
+        return "User:ANONYMOUS" if self.security is None else self.security.principal
+
     def __post_init__(self) -> None:
         seconds(self.connect_timeout, name="connect_timeout")
         if self.security is not None and not isinstance(self.security, Security):

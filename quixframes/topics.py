@@ -13,9 +13,11 @@ from typing import Any, Literal
 import pandas as pd
 
 from quixframes.about import NamingRule, TopicAbout
+from quixframes.access import Access
 from quixframes.contract_store import ContractStore
 from quixframes.contracts import Contract
 from quixframes.errors import AccessDeniedError, BrokerError, OffsetGoneError, SettingsError, TopicNotFoundError
+from quixframes.grants import Names
 from quixframes.growth import Growth
 from quixframes.kafka import Admin, Consumer, TopicDescription, TopicDetails
 from quixframes.logs import Place
@@ -57,6 +59,7 @@ class Topics:
         self._contracts = contracts
         self._replay = replay
         self._grow = grow
+        self._access = Access(admin)
 
     # Making, changing, removing
 
@@ -291,6 +294,80 @@ class Topics:
         """
         begin, end = self._admin().beginnings(name), self._admin().ends(name)
         return balance_of(name, self._survey(name, begin, end))
+
+    # Access
+
+    def grant(
+        self,
+        principal: str,
+        *,
+        read: Names = (),
+        write: Names = (),
+        group: Names = (),
+        own: Names = (),
+        dry_run: bool = False,
+    ) -> pd.DataFrame:
+        """Let a principal do what its role needs, and no more. What it may do already, it may still do.
+
+        A reader is granted ``read`` (and a ``group``, unless it only replays), a writer ``write``, a model all three,
+        with which it may also write exactly once, and an owner ``own``: all of that, and to make, change, grow and
+        remove the topic, and set its contract. What that is in Kafka's terms: :mod:`quixframes.grants`.
+
+        Args:
+            principal: the user, as "pace-model".
+            read, write, own: topics: a name; one that ends in ``*`` for all that begin like it, "engine-*"; or several.
+            group: consumer groups, in the same way.
+            dry_run: only tell what would be added.
+
+        Returns:
+            What was added, as :meth:`access` has it.
+
+        Raises:
+            SettingsError: a name cannot be, or none is given.
+            AccessDeniedError: who calls it may not grant anything, or the cluster keeps no permissions.
+
+        >>> client.topics.grant("pace-model", read="engine", group="pace-model", write="engine-clean")  # doctest: +SKIP
+        """
+        return self._access.grant(principal, read=read, write=write, group=group, own=own, dry_run=dry_run)
+
+    def revoke(
+        self,
+        principal: str,
+        *,
+        read: Names = (),
+        write: Names = (),
+        group: Names = (),
+        own: Names = (),
+        dry_run: bool = False,
+    ) -> pd.DataFrame:
+        """Take away what :meth:`grant` gave: these roles, or, with none of them, all that the principal was allowed.
+
+        What it needs for the roles that it keeps, stays. Brokers hear of it within a moment, also about connections
+        that are open. What the principal is forbidden is not touched, nor what everybody is allowed.
+
+        Args:
+            principal, read, write, group, own, dry_run: as in :meth:`grant`.
+
+        Returns:
+            What was removed, as :meth:`access` has it.
+
+        Raises:
+            SettingsError, AccessDeniedError: as :meth:`grant`.
+        """
+        return self._access.revoke(principal, read=read, write=write, group=group, own=own, dry_run=dry_run)
+
+    def access(self, principal: str | None = None) -> pd.DataFrame:
+        """Who may do what, as the cluster keeps it; of one principal, or of all.
+
+        Columns: ``principal`` ("User:alice"), ``permission`` ("allow" or "deny"), ``operation`` ("read"), ``resource``
+        ("topic", "group", "transactional_id" ...), ``name``, ``pattern`` ("literal", or "prefix" for all names that
+        begin like it), ``host`` ("*" is any). Without a row, nobody but the cluster's administrators may do a thing,
+        unless it is set up otherwise.
+
+        Raises:
+            AccessDeniedError: who calls it may not see permissions, or the cluster keeps none.
+        """
+        return self._access.table(principal)
 
     # Contracts
 

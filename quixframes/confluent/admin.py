@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from confluent_kafka import (
@@ -26,10 +27,13 @@ from confluent_kafka.admin import (
     OffsetSpec,
 )
 
+from quixframes.confluent import permissions
 from quixframes.confluent.failures import UNKNOWN_TOPIC, error_in, is_passing, translated
 from quixframes.confluent.opening import Opening, settings_for, within
 from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError, ClosedError
-from quixframes.kafka import PartitionDescription, TopicDescription, TopicDetails
+from quixframes.kafka import Acl, PartitionDescription, TopicDescription, TopicDetails
+from quixframes.refusals import USED_AS, Asked, check_may, denied
+from quixframes.security import Secret
 from quixframes.settings import Connection, seconds
 
 __all__ = ["ConfluentAdmin"]
@@ -48,6 +52,7 @@ class ConfluentAdmin:
 
     def __init__(self, connection: Connection) -> None:
         self._patience = seconds(connection.connect_timeout)
+        self._principal = connection.principal
         self._opening = Opening(connection)
         settings: dict[str, Any] = {**settings_for(connection), "error_cb": self._opening}
         self._client: Any = self._opening.made(AdminClient, settings)
@@ -57,10 +62,12 @@ class ConfluentAdmin:
             self.close(1.0)
             raise
 
-    def describe(self, topic: str) -> TopicDescription:
+    def describe(self, topic: str, *, to: str = "describe") -> TopicDescription:
         """The topic as the cluster has it."""
-        doing = f"topic {topic!r} cannot be described"
-        found = self._look(topic, doing)
+        doing = f"topic {topic!r} cannot be {USED_AS.get(to, 'used')}"
+        found = self._look(topic, doing, to)
+        may = found.authorized_operations
+        check_may(Asked(self._principal, to, topic), None if may is None else [one.name for one in may])
         settings = {name: setting.value for name, setting in self._configs(topic, doing).items()}
         policy = settings.get("cleanup.policy")
         return TopicDescription(
@@ -154,7 +161,7 @@ class ConfluentAdmin:
                 in_doubt = True
                 raise
 
-        self._tried(doing, make, topic)
+        self._tried(doing, make, topic, "create")
         self._wait_for_leaders(topic, partitions, doing, "was created")
 
     def alter(self, topic: str, settings: Mapping[str, str | None]) -> None:
@@ -168,7 +175,7 @@ class ConfluentAdmin:
         def change(left: float) -> None:
             self._client.incremental_alter_configs([wanted], request_timeout=left)[wanted].result(left + 1)
 
-        self._tried(f"topic {topic!r} cannot be changed", change, topic)
+        self._tried(f"topic {topic!r} cannot be changed", change, topic, "alter_configs")
 
     def add_partitions(self, topic: str, to: int) -> None:
         """Let the topic have ``to`` partitions, and return when the new ones can be written to and read from."""
@@ -191,7 +198,7 @@ class ConfluentAdmin:
                 in_doubt = True
                 raise
 
-        self._tried(doing, grow, topic)
+        self._tried(doing, grow, topic, "alter")
         self._wait_for_leaders(topic, to, doing, "was given them")
 
     def delete(self, topic: str) -> None:
@@ -209,7 +216,7 @@ class ConfluentAdmin:
                 in_doubt = True
                 raise
 
-        self._tried(f"topic {topic!r} cannot be deleted", remove, topic)
+        self._tried(f"topic {topic!r} cannot be deleted", remove, topic, "delete")
         # The controller has removed it; the brokers hear of it a moment later. Should somebody have made it anew
         # meanwhile, it stays in sight, and waiting for it has an end.
         deadline = time.monotonic() + self._patience
@@ -230,6 +237,40 @@ class ConfluentAdmin:
         found = self._offsets(topic, _SPEC.for_timestamp(timestamp_ms), committed_only=True)
         return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
 
+    def acls(self) -> list[Acl]:
+        """All permissions that the cluster keeps, sorted."""
+        self._check_cluster("permissions cannot be seen", "describe")
+        found: list[Acl] = self._tried("permissions cannot be seen", partial(permissions.acls, self._client))
+        return found
+
+    def create_acls(self, acls: Collection[Acl]) -> None:
+        """Add permissions."""
+        self._altered("permissions cannot be given", partial(permissions.create_acls, self._client, acls))
+
+    def delete_acls(self, acls: Collection[Acl]) -> None:
+        """Remove these permissions, and no others."""
+        self._altered("permissions cannot be taken away", partial(permissions.delete_acls, self._client, acls))
+
+    def users(self) -> dict[str, dict[str, int]]:
+        """The users that the cluster keeps passwords of."""
+        self._check_cluster("users cannot be seen", "describe")
+        found: dict[str, dict[str, int]] = self._tried("users cannot be seen", partial(permissions.users, self._client))
+        return found
+
+    def set_password(self, user: str, mechanism: str, password: Secret, iterations: int) -> None:
+        """Let a user log in by this mechanism with this password."""
+        self._altered(
+            f"user {user!r} cannot be given a password",
+            partial(permissions.set_password, self._client, user, mechanism, password, iterations),
+        )
+
+    def delete_password(self, user: str, mechanism: str) -> None:
+        """Let a user not log in by this mechanism any more."""
+        self._altered(
+            f"the password of user {user!r} cannot be removed",
+            partial(permissions.delete_password, self._client, user, mechanism),
+        )
+
     def close(self, timeout: float) -> None:
         """End."""
         end, self._client = [self._client], None
@@ -249,11 +290,14 @@ class ConfluentAdmin:
             f"topic {topic!r} {done}, but had no leader for every partition within {self._patience:g} s"
         )
 
-    def _look(self, topic: str, doing: str) -> Any:
-        def look(left: float) -> Any:
-            return self._client.describe_topics(TopicCollection([topic]), request_timeout=left)[topic].result(left + 1)
+    def _look(self, topic: str, doing: str, to: str = "describe") -> Any:
+        wanted = TopicCollection([topic])
 
-        return self._tried(doing, look, topic)
+        def look(left: float) -> Any:
+            found = self._client.describe_topics(wanted, include_authorized_operations=True, request_timeout=left)
+            return found[topic].result(left + 1)
+
+        return self._tried(doing, look, topic, to)
 
     def _configs(self, topic: str, doing: str) -> dict[str, Any]:
         """Its settings; none where they may not be seen."""
@@ -263,7 +307,7 @@ class ConfluentAdmin:
             return self._client.describe_configs([wanted], request_timeout=left)[wanted].result(left + 1)
 
         try:
-            settings: dict[str, Any] = self._tried(doing, look, topic)
+            settings: dict[str, Any] = self._tried(doing, look, topic, "describe_configs")
             return settings
         except AccessDeniedError:
             return {}
@@ -281,7 +325,22 @@ class ConfluentAdmin:
         offsets: dict[int, int] = self._tried(doing, look, topic)
         return dict(sorted(offsets.items()))
 
-    def _tried(self, doing: str, call: Callable[[float], Any], topic: str = "") -> Any:
+    def _check_cluster(self, doing: str, operation: str) -> None:
+        """Raise AccessDeniedError where the principal may not do this with the cluster. For that, librdkafka gives an
+        empty list of permissions, and ends the process when asked for users (confluent-kafka 2.16)."""
+
+        def look(left: float) -> list[str]:
+            found = self._client.describe_cluster(include_authorized_operations=True, request_timeout=left)
+            return [one.name.lower() for one in found.result(left + 1).authorized_operations or ()]
+
+        if operation not in self._tried(doing, look):
+            raise denied(doing, self._principal, operation, "cluster", "kafka-cluster")
+
+    def _altered(self, doing: str, call: Callable[[float], None]) -> None:
+        self._check_cluster(doing, "alter")
+        self._tried(doing, call, operation="alter")
+
+    def _tried(self, doing: str, call: Callable[[float], Any], topic: str = "", operation: str = "describe") -> Any:
         """What the call returns, tried again while its failure is a passing one. It is told the seconds it may take."""
         deadline = time.monotonic() + self._patience
         while True:
@@ -294,7 +353,7 @@ class ConfluentAdmin:
                 raise
             except Exception as exc:
                 if not is_passing(exc) or time.monotonic() >= deadline:
-                    raise translated(exc, doing, topic=topic) from exc
+                    raise translated(exc, doing, Asked(self._principal, operation, topic)) from exc
             time.sleep(min(0.1, max(0.0, deadline - time.monotonic())))
 
 

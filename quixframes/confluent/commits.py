@@ -12,6 +12,7 @@ from quixframes.confluent.opening import Opening, within
 from quixframes.confluent.shared import Shared
 from quixframes.errors import BrokerUnavailableError, CommitError, FencedError
 from quixframes.kafka import Offset, Partition
+from quixframes.refusals import Asked
 
 __all__ = ["Commits"]
 
@@ -22,10 +23,10 @@ _PAUSE = 0.05  # seconds between two tries of what fails at once
 class Commits:
     """Commits of one member; ``group`` is for the texts."""
 
-    def __init__(self, shared: Shared, opening: Opening, group: str | None) -> None:
+    def __init__(self, shared: Shared, opening: Opening, asked: Asked) -> None:
         self._shared = shared
         self._opening = opening
-        self._group = group
+        self._asked = asked
 
     def commit(self, offsets: Mapping[Partition, Offset], timeout: float) -> None:
         """Commit, and return when the cluster has acknowledged.
@@ -35,7 +36,7 @@ class Commits:
         behind its request to join, and is answered with "illegal generation" when that has come off: the next one is of
         the new generation. A member that was given up hears something else.
         """
-        doing = f"group {self._group!r} could not commit"
+        doing = f"group {self._asked.group!r} could not commit"
         theirs = [TopicPartition(*at, offset.offset, offset.metadata) for at, offset in offsets.items()]
         deadline = time.monotonic() + timeout
 
@@ -62,7 +63,7 @@ class Commits:
                 elif code != KafkaError.REBALANCE_IN_PROGRESS and not is_passing(exc):
                     give_up = 0.0
                 if time.monotonic() + _PAUSE >= give_up:
-                    failure = translated(exc, doing)
+                    failure = translated(exc, doing, self._asked)
                     if not isinstance(failure, (CommitError, FencedError)):
                         failure = CommitError(str(failure))
                     raise failure from exc
@@ -70,7 +71,7 @@ class Commits:
 
     def committed(self, partitions: Collection[Partition], timeout: float) -> dict[Partition, Offset | None]:
         """What the group has committed for the partitions, with metadata; None where it never has."""
-        doing = f"what group {self._group!r} committed cannot be looked up"
+        doing = f"what group {self._asked.group!r} committed cannot be looked up"
         deadline = time.monotonic() + timeout
         wanted = [TopicPartition(*partition) for partition in partitions]
         while True:
@@ -86,7 +87,7 @@ class Commits:
                 raise BrokerUnavailableError(f"{doing}: {exc}") from exc
             except Exception as exc:
                 if not is_passing(exc) or time.monotonic() >= deadline:
-                    raise translated(exc, doing) from exc
+                    raise translated(exc, doing, self._asked) from exc
             time.sleep(_PAUSE)
         offsets = {
             Partition(at.topic, at.partition): Offset(at.offset, at.metadata or "") if at.offset >= 0 else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
@@ -30,6 +31,7 @@ from quixframes.errors import (
 )
 from quixframes.kafka import Offset, Partition, Polled, Revoking
 from quixframes.logs import Place as LogPlace
+from quixframes.refusals import Asked
 from quixframes.settings import Connection, ReaderSettings, byte_count, seconds
 
 __all__ = ["ConfluentConsumer"]
@@ -61,12 +63,13 @@ class ConfluentConsumer:
         self._leaderless: float | None = None  # since when no partition that is being read has a leader
         self._topics: frozenset[str] = frozenset()
         self._closed = False
+        self._asked = Asked(connection.principal, "read", group=group or "")
         self._statistics = Statistics()
         self._opening = Opening(connection)
         self._shared = Shared(self._opening.made(Consumer, self._settings_of(connection, settings)))
         incremental = group is None or settings.assignment == "cooperative-sticky"
         self._reading = Reading(self._shared, incremental=incremental)
-        self._commits = Commits(self._shared, self._opening, group)
+        self._commits = Commits(self._shared, self._opening, self._asked)
         self._member = Member(self._shared, self._reading, self._commits, seconds(settings.revoke_timeout))
         try:
             self._opening.check(self._shared.client)
@@ -139,7 +142,7 @@ class ConfluentConsumer:
             try:
                 messages = self._consumed(timeout)
             except KafkaException as exc:  # only what is fatal is raised here
-                self._failure = translated(exc, f"{self._what()} cannot be read")
+                self._failure = translated(exc, f"{self._what()} cannot be read", self._asked)
             self._member.let_go()
             self._sort_out(messages, records, gone)
         rebalances = self._member.take_news()
@@ -212,7 +215,8 @@ class ConfluentConsumer:
         elif code == KafkaError._MAX_POLL_EXCEEDED or (is_passing(error) and not error.fatal()):
             _log.info("%s: %s", self._what(), error.str())
         else:
-            self._failure = translated(error, f"{self._what()} cannot be read", topic=partition.topic or "")
+            asked = replace(self._asked, topic=partition.topic or "")
+            self._failure = translated(error, f"{self._what()} cannot be read", asked)
 
     def seek(self, partition: Partition, offset: int) -> None:
         """Read on from this offset; what was fetched ahead is dropped."""
@@ -282,7 +286,7 @@ class ConfluentConsumer:
             doing = f"topic {topic!r} cannot be read"
             while (error := self._look_up(topic, max(0.1, deadline - time.monotonic()))) is not None:
                 if not is_passing(error) or time.monotonic() > deadline:
-                    raise translated(error, doing, topic=topic)
+                    raise translated(error, doing, replace(self._asked, topic=topic))
                 time.sleep(_PAUSE)
         self._topics = frozenset(topics)
 

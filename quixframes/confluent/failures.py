@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from quixframes import refusals
 from quixframes.errors import BrokerError
-from quixframes.refusals import Refusal
+from quixframes.refusals import NOBODY, Asked, Refusal
 
 __all__ = ["FENCED", "MOVED", "UNKNOWN_TOPIC", "error_in", "is_passing", "translated"]
 
@@ -29,10 +29,10 @@ UNKNOWN_TOPIC = frozenset({
 """The topic, or the partition, is not there."""
 
 _TABLE: Mapping[int, Refusal] = {
-    _E.TOPIC_AUTHORIZATION_FAILED: refusals.DENIED,
-    _E.GROUP_AUTHORIZATION_FAILED: refusals.DENIED,
-    _E.CLUSTER_AUTHORIZATION_FAILED: refusals.DENIED,
-    _E.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: refusals.DENIED,
+    _E.TOPIC_AUTHORIZATION_FAILED: refusals.NO_TOPIC_ACCESS,
+    _E.GROUP_AUTHORIZATION_FAILED: refusals.NO_GROUP_ACCESS,
+    _E.CLUSTER_AUTHORIZATION_FAILED: refusals.NO_CLUSTER_ACCESS,
+    _E.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: refusals.NO_TRANSACTION_ACCESS,
     _E.POLICY_VIOLATION: refusals.AGAINST_POLICY,
     _E.TOPIC_DELETION_DISABLED: refusals.NO_DELETION,
     _E.SECURITY_DISABLED: refusals.NO_AUTHORIZER,
@@ -110,16 +110,16 @@ def is_passing(cause: BaseException | KafkaError) -> bool:
     return error is not None and _refusal(error).passes
 
 
-def translated(cause: BaseException | KafkaError, doing: str, *, topic: str = "") -> BrokerError:
-    """Our error for one of confluent-kafka's, which becomes its cause. ``doing`` and ``topic`` are for its text, as in
+def translated(cause: BaseException | KafkaError, doing: str, asked: Asked = NOBODY) -> BrokerError:
+    """Our error for one of confluent-kafka's, which becomes its cause. ``doing`` and ``asked`` are for its text, as in
     :meth:`quixframes.refusals.Refusal.of`."""
     if isinstance(cause, BrokerError):
         return cause
     exc = KafkaException(cause) if isinstance(cause, KafkaError) else cause
     error = error_in(exc)
     if error is None:
-        return refusals.FAILED.of(exc, doing, f"{type(exc).__name__}: {exc}", topic=topic)
-    return _refusal(error).of(exc, doing, f"{error.name()}: {error.str()}", topic=topic)
+        return refusals.FAILED.of(exc, doing, f"{type(exc).__name__}: {exc}", asked)
+    return _refusal(error).of(exc, doing, f"{error.name()}: {error.str()}", asked)
 
 
 def _refusal(error: KafkaError) -> Refusal:

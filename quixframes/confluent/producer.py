@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -35,6 +36,7 @@ from quixframes.errors import (
 from quixframes.kafka import Outgoing
 from quixframes.logs import Place
 from quixframes.placement import partition_of
+from quixframes.refusals import Asked
 from quixframes.settings import Connection, WriterSettings, seconds
 
 __all__ = ["ConfluentProducer", "Sent"]
@@ -103,6 +105,7 @@ class ConfluentProducer:
 
     def __init__(self, connection: Connection, settings: WriterSettings) -> None:
         self._connection = connection
+        self._asked = Asked(connection.principal, "write")
         self._timeout = seconds(settings.delivery_timeout)
         self._linger = seconds(settings.linger)
         self._settings = self._settings_of(settings)
@@ -301,7 +304,7 @@ class ConfluentProducer:
                         raise
         except Exception as exc:
             self._look_at(topic, error_in(exc))
-            return translated(exc, f"topic {topic!r} could not be written", topic=topic)
+            return translated(exc, f"topic {topic!r} could not be written", replace(self._asked, topic=topic))
         if sent.narrow is not None:
             sent.narrow.under_way += sent.size
         return None
@@ -359,7 +362,7 @@ class ConfluentProducer:
             return self._closing_failure()
         if code == KafkaError._MSG_TIMED_OUT:
             return self._too_late(sent.topic)
-        return translated(error, f"topic {sent.topic!r} could not be written", topic=sent.topic)
+        return translated(error, f"topic {sent.topic!r} could not be written", replace(self._asked, topic=sent.topic))
 
     def _finish(self, sent: Sent, error: Exception | None) -> None:
         try:
@@ -450,7 +453,7 @@ class ConfluentProducer:
         unknown = error is not None and error.code() in UNKNOWN_TOPIC
         if is_passing(failure) or (unknown and since < _UNKNOWN):
             return None
-        return translated(failure, f"topic {name!r} cannot be written", topic=name)
+        return translated(failure, f"topic {name!r} cannot be written", replace(self._asked, topic=name))
 
     def _limit(self, name: str) -> int | None:
         """How much of a topic with a low limit may be under way."""

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -80,7 +81,7 @@ class ConfluentTransactional(ConfluentProducer):
             error = error_in(exc)
             if error is not None and error.code() == KafkaError.INVALID_TRANSACTION_TIMEOUT:
                 raise too_long_a_transaction(self._transaction_timeout) from exc
-            raise translated(exc, doing) from exc
+            raise translated(exc, doing, replace(self._asked, transactional_id=self._id)) from exc
 
     # Sending
 
@@ -266,7 +267,7 @@ class ConfluentTransactional(ConfluentProducer):
                 f"another producer has taken transactional ID {self._id!r} over: the cluster accepts nothing more from "
                 f"this one ({error})"
             )
-        failure = translated(exc, "the transaction was not committed")
+        failure = translated(exc, "the transaction was not committed", replace(self._asked, transactional_id=self._id))
         if code == KafkaError.FENCED_INSTANCE_ID:  # the reader's name was taken; this producer can still abort
             return GroupMovedOnError(str(failure))
         if code in MOVED or isinstance(failure, (GroupMovedOnError, FencedError, AccessDeniedError)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import kafka.errors as theirs
@@ -13,9 +13,12 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 
 from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError, ClosedError
-from quixframes.kafka import PartitionDescription, TopicDescription, TopicDetails
+from quixframes.kafka import Acl, PartitionDescription, TopicDescription, TopicDetails
+from quixframes.kafka_python import permissions
 from quixframes.kafka_python.failures import is_passing, translated
 from quixframes.kafka_python.network import Opening, settings_for
+from quixframes.refusals import USED_AS, Asked, check_may
+from quixframes.security import Secret
 from quixframes.settings import Connection, seconds
 
 __all__ = ["PythonAdmin"]
@@ -30,6 +33,7 @@ class PythonAdmin:
 
     def __init__(self, connection: Connection) -> None:
         self._patience = seconds(connection.connect_timeout)
+        self._principal = connection.principal
         self._closed = False
         opening = Opening(connection)
         self._client = opening.open(
@@ -40,10 +44,11 @@ class PythonAdmin:
             )
         )
 
-    def describe(self, topic: str) -> TopicDescription:
+    def describe(self, topic: str, *, to: str = "describe") -> TopicDescription:
         """The topic as the cluster has it."""
-        doing = f"topic {topic!r} cannot be described"
-        found = self._look(topic, doing)
+        doing = f"topic {topic!r} cannot be {USED_AS.get(to, 'used')}"
+        found = self._look(topic, doing, to)
+        check_may(Asked(self._principal, to, topic), found.get("authorized_operations"))
         configs = self._configs(topic, doing, ["max.message.bytes", "cleanup.policy"])
         settings = {name: setting["value"] for name, setting in configs.items()}
         policy = settings.get("cleanup.policy")
@@ -134,7 +139,7 @@ class PythonAdmin:
                 in_doubt = True
                 raise
 
-        self._tried(doing, make, topic)
+        self._tried(doing, make, topic, "create")
         self._wait_for_leaders(topic, partitions, doing, "was created")
 
     def alter(self, topic: str, settings: Mapping[str, str | None]) -> None:
@@ -149,7 +154,7 @@ class PythonAdmin:
             if refused is not None:
                 raise theirs.for_code(int(refused[1]))(refused[2])
 
-        self._tried(f"topic {topic!r} cannot be changed", change, topic)
+        self._tried(f"topic {topic!r} cannot be changed", change, topic, "alter_configs")
 
     def add_partitions(self, topic: str, to: int) -> None:
         """Let the topic have ``to`` partitions, and return when the new ones can be written to and read from."""
@@ -169,7 +174,7 @@ class PythonAdmin:
                 in_doubt = True
                 raise
 
-        self._tried(doing, grow, topic)
+        self._tried(doing, grow, topic, "alter")
         self._wait_for_leaders(topic, to, doing, "was given them")
 
     def delete(self, topic: str) -> None:
@@ -188,7 +193,7 @@ class PythonAdmin:
                 in_doubt = True
                 raise
 
-        self._tried(f"topic {topic!r} cannot be deleted", remove, topic)
+        self._tried(f"topic {topic!r} cannot be deleted", remove, topic, "delete")
         # The controller has removed it; the brokers hear of it a moment later. Should somebody have made it anew
         # meanwhile, it stays in sight, and waiting for it has an end.
         deadline = time.monotonic() + self._patience
@@ -209,6 +214,38 @@ class PythonAdmin:
         found = self._offsets(topic, timestamp_ms, committed_only=True)
         return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
 
+    def acls(self) -> list[Acl]:
+        """All permissions that the cluster keeps, sorted."""
+        found: list[Acl] = self._tried("permissions cannot be seen", lambda: permissions.acls(self._ask))
+        return found
+
+    def create_acls(self, acls: Collection[Acl]) -> None:
+        """Add permissions."""
+        self._altered("permissions cannot be given", lambda: permissions.create_acls(self._ask, acls))
+
+    def delete_acls(self, acls: Collection[Acl]) -> None:
+        """Remove these permissions, and no others."""
+        self._altered("permissions cannot be taken away", lambda: permissions.delete_acls(self._ask, acls))
+
+    def users(self) -> dict[str, dict[str, int]]:
+        """The users that the cluster keeps passwords of."""
+        found: dict[str, dict[str, int]] = self._tried("users cannot be seen", lambda: permissions.users(self._ask))
+        return found
+
+    def set_password(self, user: str, mechanism: str, password: Secret, iterations: int) -> None:
+        """Let a user log in by this mechanism with this password."""
+        self._altered(
+            f"user {user!r} cannot be given a password",
+            lambda: permissions.set_password(self._ask, user, mechanism, password, iterations),
+        )
+
+    def delete_password(self, user: str, mechanism: str) -> None:
+        """Let a user not log in by this mechanism any more."""
+        self._altered(
+            f"the password of user {user!r} cannot be removed",
+            lambda: permissions.delete_password(self._ask, user, mechanism),
+        )
+
     def close(self, timeout: float) -> None:
         """End."""
         self._closed = True
@@ -228,14 +265,14 @@ class PythonAdmin:
             f"topic {topic!r} {done}, but had no leader for every partition within {self._patience:g} s"
         )
 
-    def _look(self, topic: str, doing: str) -> dict[str, Any]:
+    def _look(self, topic: str, doing: str, to: str = "describe") -> dict[str, Any]:
         def look() -> dict[str, Any]:
             found: dict[str, Any] = self._client.describe_topics([topic])[0]
             if found["error_code"]:
                 raise theirs.for_code(found["error_code"])()
             return found
 
-        found: dict[str, Any] = self._tried(doing, look, topic)
+        found: dict[str, Any] = self._tried(doing, look, topic, to)
         return found
 
     def _partitions(self, topic: str, doing: str) -> list[dict[str, Any]]:
@@ -245,7 +282,9 @@ class PythonAdmin:
         """The topic's settings, or those of these names; none where they may not be seen."""
         wanted = [ConfigResource(ConfigResourceType.TOPIC, topic, names)]
         try:
-            found = self._tried(doing, lambda: self._client.describe_configs(wanted, config_filter="all"), topic)
+            found = self._tried(
+                doing, lambda: self._client.describe_configs(wanted, config_filter="all"), topic, "describe_configs"
+            )
             settings: dict[str, dict[str, Any]] = found["topic"][topic]
             return settings
         except (AccessDeniedError, KeyError):
@@ -272,7 +311,14 @@ class PythonAdmin:
         found = self._tried(doing, lambda: self._client.list_partition_offsets(wanted, isolation_level=level), topic)
         return {partition.partition: int(at.offset) for partition, at in sorted(found.items())}
 
-    def _tried(self, doing: str, call: Callable[[], Any], topic: str = "") -> Any:
+    def _ask(self, request: Any) -> Any:
+        manager = self._client._manager
+        return manager.run(manager.send, request)
+
+    def _altered(self, doing: str, call: Callable[[], None]) -> None:
+        self._tried(doing, call, operation="alter")
+
+    def _tried(self, doing: str, call: Callable[[], Any], topic: str = "", operation: str = "describe") -> Any:
         """What the call returns, tried again while its failure is a passing one; kafka-python tries once."""
         if self._closed:
             raise ClosedError("the client is closed")
@@ -284,7 +330,7 @@ class PythonAdmin:
                 raise
             except Exception as exc:
                 if not is_passing(exc) or time.monotonic() >= deadline:
-                    raise translated(exc, doing, topic=topic) from exc
+                    raise translated(exc, doing, Asked(self._principal, operation, topic)) from exc
             time.sleep(0.1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import kafka.errors as theirs
@@ -29,6 +30,7 @@ from quixframes.kafka_python.holds import Holds
 from quixframes.kafka_python.membership import Membership
 from quixframes.kafka_python.network import Client, Opening, settings_for
 from quixframes.kafka_python.rebalancing import Member, to_theirs
+from quixframes.refusals import Asked
 from quixframes.settings import Connection, ReaderSettings, byte_count, seconds
 
 __all__ = ["PythonConsumer"]
@@ -54,6 +56,7 @@ class PythonConsumer:
 
     def __init__(self, connection: Connection, settings: ReaderSettings, *, group: str | None) -> None:
         self._group = group
+        self._asked = Asked(connection.principal, "read", group=group or "")
         self._patience = seconds(connection.connect_timeout)
         prefetch = max(byte_count(settings.prefetch), 128 * 1024)
         session = round(seconds(settings.session_timeout) * 1000)
@@ -132,7 +135,7 @@ class PythonConsumer:
             raise
         except Exception as exc:
             if not is_passing(exc):
-                raise translated(exc, f"{self._what()} cannot be read") from exc
+                raise translated(exc, f"{self._what()} cannot be read", self._asked) from exc
             time.sleep(min(timeout, _PAUSE))  # it may have come at once, and may come again
         for partition in gone or ():
             self._holds.hold(partition)
@@ -174,7 +177,7 @@ class PythonConsumer:
         try:
             found = self._consumer._coordinator.fetch_committed_offsets(wanted, timeout_ms=self._patience * 1000)
         except Exception as exc:
-            raise translated(exc, f"what group {self._group!r} committed cannot be looked up") from exc
+            raise translated(exc, f"what group {self._group!r} committed cannot be looked up", self._asked) from exc
         return {
             partition: Offset(at.offset, at.metadata or "") if (at := found.get(partition)) is not None else None
             for partition in partitions
@@ -200,7 +203,7 @@ class PythonConsumer:
                     self._check_owned(offsets)
                     if time.monotonic() < deadline:
                         continue
-                error = translated(exc, f"group {self._group!r} could not commit")
+                error = translated(exc, f"group {self._group!r} could not commit", self._asked)
                 if isinstance(error, FencedError):
                     raise GroupMovedOnError(str(error)) from exc
                 moved = isinstance(error, GroupMovedOnError) and not _is_rebalancing(exc)
@@ -247,7 +250,8 @@ class PythonConsumer:
         leaving.join(timeout * 5 / 6)
         self._client.shut(max(0.1, deadline - time.monotonic()))
         if failures:
-            raise translated(failures[0], f"the reader of {self._what()} did not close cleanly") from failures[0]
+            doing = f"the reader of {self._what()} did not close cleanly"
+            raise translated(failures[0], doing, self._asked) from failures[0]
 
     def _check_open(self) -> None:
         if self._closed:
@@ -269,7 +273,7 @@ class PythonConsumer:
             while any(cluster.partitions_for_topic(topic) is None for topic in topics) and time.monotonic() < deadline:
                 self._client.run(self._patience, "joining", cluster.request_update)
         except theirs.KafkaError as exc:
-            raise translated(exc, f"{', '.join(sorted(topics))} cannot be read") from exc
+            raise translated(exc, f"{', '.join(sorted(topics))} cannot be read", self._asked) from exc
         self._topics = frozenset(topics)
 
     def _look_up(self, topic: str, deadline: float) -> None:
@@ -286,7 +290,7 @@ class PythonConsumer:
                 raise theirs.for_code(code)()
             except Exception as exc:
                 if not is_passing(exc) or time.monotonic() > deadline:
-                    raise translated(exc, doing, topic=topic) from exc
+                    raise translated(exc, doing, replace(self._asked, topic=topic)) from exc
             time.sleep(_PAUSE)
 
     def _look_for_missing_topics(self) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import kafka.errors as theirs
 
 from quixframes import refusals
 from quixframes.errors import BrokerError
 from quixframes.kafka_python.secured import TlsFailed
-from quixframes.refusals import Refusal
+from quixframes.refusals import NOBODY, Asked, Refusal
 
 __all__ = ["is_passing", "translated"]
 
 # The nearest class of the exception's ancestry counts, so a line for a base class covers what has no line of its own.
 _TABLE: Mapping[type[BaseException], Refusal] = {
-    theirs.AuthorizationError: refusals.DENIED,
+    theirs.TopicAuthorizationFailedError: refusals.NO_TOPIC_ACCESS,
+    theirs.GroupAuthorizationFailedError: refusals.NO_GROUP_ACCESS,
+    theirs.TransactionalIdAuthorizationFailedError: refusals.NO_TRANSACTION_ACCESS,
+    theirs.AuthorizationError: refusals.NO_CLUSTER_ACCESS,
     theirs.PolicyViolationError: refusals.AGAINST_POLICY,
     theirs.TopicDeletionDisabledError: refusals.NO_DELETION,
     theirs.SecurityDisabledError: refusals.NO_AUTHORIZER,
@@ -53,6 +57,7 @@ _TABLE: Mapping[type[BaseException], Refusal] = {
     theirs.InvalidSessionTimeoutError: refusals.SESSION,
     theirs.KafkaConfigurationError: refusals.SETTINGS,
     theirs.RetriableError: refusals.BUSY,
+    theirs.UnknownBrokerIdError: refusals.BUSY,
     theirs.KafkaError: refusals.REFUSED,
     TimeoutError: refusals.SILENT,
     OSError: refusals.CUT_OFF,
@@ -60,7 +65,7 @@ _TABLE: Mapping[type[BaseException], Refusal] = {
 }
 
 # What happens while a broker comes, goes or hands its partitions over: the same request may succeed a moment later.
-_PASSING = (theirs.RetriableError, TimeoutError)
+_PASSING = (theirs.RetriableError, theirs.UnknownBrokerIdError, TimeoutError)
 # ... but for these, which kafka-python calls retriable because a topic may be on its way.
 _LASTING = (theirs.UnknownTopicOrPartitionError, theirs.UnknownTopicIdError)
 
@@ -70,14 +75,16 @@ def is_passing(exc: BaseException) -> bool:
     return isinstance(exc, _PASSING) and not isinstance(exc, _LASTING)
 
 
-def translated(exc: BaseException, doing: str, *, topic: str = "") -> BrokerError:
-    """Our error for one of kafka-python's, which becomes its cause. ``doing`` and ``topic`` are for its text, as in
+def translated(exc: BaseException, doing: str, asked: Asked = NOBODY) -> BrokerError:
+    """Our error for one of kafka-python's, which becomes its cause. ``doing`` and ``asked`` are for its text, as in
     :meth:`quixframes.refusals.Refusal.of`."""
     if isinstance(exc, BrokerError):
         return exc
     if isinstance(exc, TlsFailed):
-        return exc.refusal.of(exc.__cause__, doing, str(exc.args[0]), topic=topic)
+        return exc.refusal.of(exc.__cause__, doing, str(exc.args[0]), asked)
+    if isinstance(exc, theirs.TopicAuthorizationFailedError) and exc.args and isinstance(exc.args[0], (set, frozenset)):
+        asked = replace(asked, topic=min(exc.args[0], default=asked.topic))  # one of those that may not be read
     refusal = next(_TABLE[ancestor] for ancestor in type(exc).__mro__ if ancestor in _TABLE)
     detail = " ".join(str(part) for part in exc.args if isinstance(part, str) and part)
     name = type(exc).__name__
-    return refusal.of(exc, doing, f"{name}: {detail}" if detail else name, topic=topic)
+    return refusal.of(exc, doing, f"{name}: {detail}" if detail else name, asked)

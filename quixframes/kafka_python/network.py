@@ -211,7 +211,11 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
         if not self.bootstrapped and (reason := self._hopeless()) is not None:
             raise reason
         known = node_id in self._conns
-        connection = super().get_connection(node_id, **options)
+        try:
+            connection = super().get_connection(node_id, **options)
+        except theirs.UnknownBrokerIdError:
+            self.cluster.request_update()  # it has come since the last look
+            raise
         if not known:
             connection.init_future.add_callback(lambda _: self._failures.clear())
             connection.init_future.add_errback(lambda exc: self._note(node_id, exc))

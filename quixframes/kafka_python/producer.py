@@ -42,6 +42,7 @@ from quixframes.kafka_python.lanes import REQUEST_TIMEOUT, Batch, Identity, Lane
 from quixframes.kafka_python.network import Client, Opening, settings_for
 from quixframes.kafka_python.routes import Routes
 from quixframes.logs import Place
+from quixframes.refusals import Asked
 from quixframes.settings import Connection, WriterSettings, seconds
 
 __all__ = ["PythonProducer"]
@@ -84,7 +85,8 @@ class PythonProducer(Routes):
         self._linger = seconds(settings.linger)
         self._codec = _codec(settings.compression)
         opening = Opening(connection)
-        super().__init__(opening.open(lambda: _connected(opening, connection, self._request_timeout)))
+        client = opening.open(lambda: _connected(opening, connection, self._request_timeout))
+        super().__init__(client, Asked(connection.principal, "write"))
         # Guarded by the lock:
         self._round = 0
         self._unfinished: dict[int, int] = {0: 0}  # how many messages of each round are not done
@@ -288,7 +290,7 @@ class PythonProducer(Routes):
             self._identity = Identity(answer.producer_id, answer.producer_epoch)
         except Exception as exc:
             if not is_passing(exc):
-                error = translated(exc, "the cluster gives this client no producer ID")
+                error = translated(exc, "the cluster gives this client no producer ID", self._asked)
                 with self._lock:
                     lanes = list(self._lanes.values())
                 for lane in lanes:
@@ -420,7 +422,7 @@ class PythonProducer(Routes):
                 self._forget(lane)  # an earlier attempt may have arrived
             lane.batch = None
             topic = lane.place.topic
-            self._finish(batch.messages, translated(exc, f"topic {topic!r} could not be written", topic=topic))
+            self._finish(batch.messages, self._translated(exc, topic))
 
     def _unpack(self, lane: Lane, batch: Batch) -> None:
         with self._lock:

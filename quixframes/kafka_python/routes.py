@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import kafka.errors as theirs
 from kafka import TopicPartition
 from kafka.partitioner.default import murmur2
 from kafka.protocol.metadata import MetadataRequest
 
-from quixframes.errors import TopicNotFoundError
+from quixframes.errors import BrokerError, TopicNotFoundError
 from quixframes.kafka_python.failures import is_passing, translated
 from quixframes.kafka_python.lanes import Lane
 from quixframes.kafka_python.network import Client
+from quixframes.refusals import Asked
 
 __all__ = ["Routes"]
 
@@ -25,8 +27,9 @@ _ROUTES = 100_000  # keys whose partition is remembered
 class Routes:
     """The producer's lanes, by topic and key. The caller's threads and the IO thread use them: the lock guards them."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, asked: Asked) -> None:
         self._client = client
+        self._asked = asked
         self._net = client._net
         self._cluster = client.manager.cluster
         # Guarded by the lock:
@@ -78,7 +81,7 @@ class Routes:
         manager = self._client.manager
         if topic in self._cluster.unauthorized_topics:
             refusal = theirs.TopicAuthorizationFailedError(topic)
-            self._drop(topic, translated(refusal, f"topic {topic!r} cannot be written", topic=topic))
+            self._drop(topic, self._translated(refusal, topic))
         elif leader is not None or not manager.fresh(now - 1.0):
             lane.unknown_since = None  # nobody says that it is gone
         elif topic not in manager.unknown_topics and self._cluster.partitions_for_topic(topic) is None:
@@ -108,6 +111,9 @@ class Routes:
             self._partitions.pop(topic, None)  # should it come back, it may have another number of partitions
             self._routes = {route: to for route, to in self._routes.items() if route[0] != topic}
 
+    def _translated(self, exc: Exception, topic: str) -> BrokerError:
+        return translated(exc, f"topic {topic!r} cannot be written", replace(self._asked, topic=topic))
+
     def _learn(self, topic: str) -> None:
         if topic not in self._learning:
             self._learning.add(topic)
@@ -133,7 +139,7 @@ class Routes:
                     unknown = isinstance(exc, theirs.UnknownTopicOrPartitionError)
                     if not is_passing(exc) and not (unknown and time.monotonic() - start < _UNKNOWN):
                         self._cluster._topics.discard(topic)
-                        self._abandon(waiting, translated(exc, f"topic {topic!r} cannot be written", topic=topic))
+                        self._abandon(waiting, self._translated(exc, topic))
                         return
                 await self._net.sleep(_PAUSE)
         finally:

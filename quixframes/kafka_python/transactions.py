@@ -17,6 +17,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import kafka.errors as theirs
@@ -52,6 +53,7 @@ class PythonTransactionalProducer(PythonProducer):
 
     def __init__(self, connection: Connection, settings: WriterSettings, *, transactional_id: str) -> None:
         super().__init__(connection, settings)
+        self._asked = replace(self._asked, transactional_id=transactional_id)
         self._transactional_id = transactional_id
         self._what = f"transactional ID {transactional_id!r}"
         self._requests = TransactionRequests(
@@ -82,7 +84,7 @@ class PythonTransactionalProducer(PythonProducer):
         except theirs.InvalidTransactionTimeoutError as exc:
             raise too_long_a_transaction(self._transaction_timeout) from exc
         except theirs.KafkaError as exc:
-            raise translated(exc, doing) from exc
+            raise translated(exc, doing, self._asked) from exc
         return found
 
     def commit_transaction(
@@ -178,7 +180,7 @@ class PythonTransactionalProducer(PythonProducer):
         except (GroupMovedOnError, FencedError):
             raise
         except (BrokerError, theirs.KafkaError) as exc:
-            raise _as_told(translated(exc, self._what)) from exc
+            raise _as_told(translated(exc, self._what, self._asked)) from exc
 
     def _refusal(self) -> Exception | None:
         while self._held and not self._closed:
@@ -233,15 +235,15 @@ class PythonTransactionalProducer(PythonProducer):
     def _failed(self, lane: Lane, batch: Batch, exc: Exception) -> None:
         if isinstance(exc, _NUMBERS):
             lane.batch = None
-            self._finish(batch.messages, self._refused(exc))
+            self._finish(batch.messages, self._refused(exc, lane.place.topic))
         else:
             super()._failed(lane, batch, exc)
 
-    def _refused(self, exc: Exception) -> BrokerError:
+    def _refused(self, exc: Exception, topic: str = "") -> BrokerError:
         if isinstance(exc, FENCED):
             either = f"it was open for longer than {self._transaction_timeout}, or another producer has come"
             return _EpochError(f"{self._what}: the cluster has ended the transaction: {either}")
-        return translated(exc, f"{self._what}: the transaction failed")
+        return translated(exc, f"{self._what}: the transaction failed", replace(self._asked, topic=topic))
 
     async def _add(self) -> None:
         """Make the partitions that are to be written part of the transaction."""
@@ -249,6 +251,7 @@ class PythonTransactionalProducer(PythonProducer):
         assert attempt is not None
         assert self._identity is not None
         identity = self._identity
+        places: set[TopicPartition] = set()
         try:
             while self._wanted and not attempt.called_off:
                 places, self._wanted = self._wanted, set()
@@ -263,7 +266,7 @@ class PythonTransactionalProducer(PythonProducer):
                     self._added.add(place)
         except Exception as exc:
             if not attempt.called_off:
-                self._fail(self._refused(exc))
+                self._fail(self._refused(exc, ", ".join({place.topic for place in places})))
         finally:
             if self._adding is attempt:
                 self._adding = None
