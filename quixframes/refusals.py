@@ -99,9 +99,10 @@ def denied(
 ) -> AccessDeniedError:
     """The error of a permission that is missing, with the call that grants it.
 
-    >>> print(denied("topic 'engine' cannot be read", "User:alice", "read", "topic", "engine"))
-    topic 'engine' cannot be read: User:alice may not read topic 'engine'. Who runs the cluster allows it by
-    client.topics.grant('alice', read='engine')
+    >>> error = denied("topic 'engine' cannot be read", "User:alice", "read", "topic", "engine")
+    >>> print(*str(error).split(". "), sep=chr(10))
+    topic 'engine' cannot be read: User:alice may not read topic 'engine'
+    Who runs the cluster allows it by client.topics.grant('alice', read='engine')
     """
     who = principal or "this client (whoever its certificate or token says it is)"
     kind = resource.replace("_", " ")
