@@ -44,6 +44,7 @@ class StepSignals:
     def __init__(self) -> None:
         self.waiting = False
         self.in_model = False
+        self._over = False
         self._pending: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
 
@@ -67,13 +68,22 @@ class StepSignals:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)  # type: ignore[arg-type]
+        self._over = True
+        if _in_main_thread():  # a loop that nobody finished may be swept up in another: then the next signal does it
+            self._restore()
         if exc is None:
             self.raise_pending()
 
+    def _restore(self) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)  # type: ignore[arg-type]
+        self._before.clear()
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         received = signal.Signals(number)
+        if self._over:
+            self._restore()
+            self._raise(received)
         if self.waiting or self._pending is not None or (self.in_model and received is signal.SIGINT):
             self._raise(received)
         self._pending = received
