@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 import quixframes as qf
 from tests.secrets_kept import keep
@@ -115,6 +116,33 @@ def test_a_file_of_authorities_that_holds_none(connect: Client, tmp_path: Path) 
 def test_a_key_of_another_certificate(connect: Client, folder: Path, strange_certificate: str) -> None:
     security = qf.Security.mtls(folder / "alice.pem", strange_certificate, ca=folder / "ca.pem")
     check(connect, qf.SettingsError, "the key does not belong to the certificate", security)
+
+
+@pytest.mark.parametrize(("password", "word"), [(None, "needed"), (WRONG, "wrong"), ("oil-and-tyres", None)])
+def test_a_key_that_is_encrypted_and_its_password(
+    connect: Client, folder: Path, secure_kafka: qf.LocalKafka, tmp_path: Path, password: str | None, word: str | None
+) -> None:
+    keep("oil-and-tyres")
+    own = serialization.load_pem_private_key((folder / "alice.pem").read_bytes(), None)
+    encrypted = serialization.BestAvailableEncryption(b"oil-and-tyres")
+    (tmp_path / "key.pem").write_bytes(
+        own.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encrypted)
+    )
+    security = qf.Security.mtls(folder / "alice.pem", tmp_path / "key.pem", ca=folder / "ca.pem", key_password=password)
+    if word is None:
+        connect(security, secure_kafka.mtls_address).topics.list()
+    else:
+        check(connect, qf.SettingsError, f"the key is encrypted, and key_password is {word}", security)
+
+
+def test_a_bundle_of_authorities_may_have_remarks_in_any_alphabet(
+    connect: Client, folder: Path, secure_kafka: qf.LocalKafka, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(f"# Főtanúsítvány\n{(folder / 'ca.pem').read_text()}", encoding="utf-8")
+    password = secure_kafka.security().password
+    assert password is not None
+    connect(qf.Security.scram("admin", password, ca=bundle)).topics.list()
 
 
 def test_a_token_function_that_fails(connect: Client, folder: Path) -> None:
