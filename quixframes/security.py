@@ -212,7 +212,7 @@ class Security:
         """What ``token`` returns.
 
         Raises:
-            AuthenticationError: it fails, or returns no text; its own error is the cause.
+            AuthenticationError: it fails, or returns what is no token; its own error is the cause.
         """
         assert self.token is not None
         try:
@@ -223,6 +223,11 @@ class Security:
         if not isinstance(token, str) or not token:
             raise AuthenticationError(
                 f"no token could be had: the function given as token returned {type(token).__name__}, not a text"
+            )
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise AuthenticationError(
+                "no token could be had: what the function given as token returned has a space, a line break or the "
+                "like in it, as no token has; .strip() it where it comes from a file"
             )
         return token
 

@@ -75,6 +75,15 @@ def test_a_program_says_nothing_of_passwords_where_the_environment_or_a_profile_
             assert security.password.reveal() not in repr(client) + repr(vars(client))
 
 
+def test_without_a_ca_the_authorities_count_that_the_system_trusts(
+    connect: Client, secure_kafka: qf.LocalKafka, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))
+    password = secure_kafka.security().password
+    assert password is not None
+    connect(qf.Security.scram("admin", password)).topics.list()
+
+
 def test_who_finds_the_cluster_running_gets_its_security_too(secure_kafka: qf.LocalKafka) -> None:
     with qf.LocalKafka(secure_kafka.directory) as found:
         assert not found.owned

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 import quixframes as qf
+from quixframes.local_secure import LocalSecurity
 from tests.secrets_kept import keep
 from tests.secure.conftest import Client
 
@@ -158,6 +159,18 @@ def test_a_token_that_the_broker_does_not_take(connect: Client, folder: Path) ->
     keep(f"{head}.{claims}.")
     security = qf.Security.oauth(lambda: f"{head}.{claims}.", ca=folder / "ca.pem")
     check(connect, qf.AuthenticationError, "login was refused", security)
+
+
+def test_a_token_that_has_ended(connect: Client, folder: Path, secure_kafka: qf.LocalKafka) -> None:
+    token = LocalSecurity(secure_kafka.directory).token("alice", lifetime=-60)
+    security = qf.Security.oauth(lambda: token, ca=folder / "ca.pem")
+    check(connect, qf.AuthenticationError, "login was refused|one that has ended", security)
+
+
+def test_a_token_with_the_line_break_of_its_file(connect: Client, folder: Path, secure_kafka: qf.LocalKafka) -> None:
+    token = LocalSecurity(secure_kafka.directory).token("alice") + "\n"
+    security = qf.Security.oauth(lambda: token, ca=folder / "ca.pem")
+    check(connect, qf.AuthenticationError, "a line break or the like", security)
 
 
 def test_a_port_where_nobody_listens(connect: Client, folder: Path) -> None:
