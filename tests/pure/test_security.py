@@ -105,6 +105,7 @@ def test_the_environment_says_how_to_connect() -> None:
         ({"QUIXFRAMES_USER": "a", "QUIXFRAMES_PASSWORD": PASSWORD, "QUIXFRAMES_TLS": "false"}, "allow_plaintext=True"),
         ({"QUIXFRAMES_USER": "a", "QUIXFRAMES_PASSWORD_FILE": "/none"}, "/none cannot be read"),
         ({"QUIXFRAMES_SASL_MECHANISM": "OAUTHBEARER"}, "needs token_url"),
+        ({"QUIXFRAMES_CLIENT_ID": "a", "QUIXFRAMES_CLIENT_SECRET": PASSWORD}, "without token_url"),
     ],
 )
 def test_an_environment_that_cannot_be_is_an_error(environ: dict[str, str], text: str) -> None:
@@ -133,6 +134,14 @@ def test_a_file_with_a_password_that_others_may_read_is_refused(tmp_path: Path, 
     with pytest.raises(qf.SettingsError, match="may be read by others: chmod 600") as caught:
         named_profile("p", environ)
     assert PASSWORD not in str(caught.value)
+
+
+def test_a_private_key_in_the_file_is_kept_from_others_as_a_password_is(tmp_path: Path) -> None:
+    text = f'[p]\nbroker = "k:1"\ncertificate = "c.pem"\nkey = """{KEY}"""\n'
+    with pytest.raises(qf.SettingsError, match="may be read by others: chmod 600") as caught:
+        named_profile("p", config(tmp_path, text, 0o644))
+    assert "MIIEvQ" not in str(caught.value)
+    assert named_profile("p", config(tmp_path, text)).security == qf.Security.mtls(tmp_path / "c.pem", KEY)
 
 
 def test_a_password_may_be_in_a_variable_or_in_a_file_of_its_own(tmp_path: Path) -> None:
