@@ -72,6 +72,28 @@ def test_what_does_not_go_together_is_an_error(settings: dict[str, Any], text: s
     assert PASSWORD not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **how: qf.Security.plain("alice", PASSWORD, **how),
+        lambda **how: qf.Security.scram("alice", PASSWORD, **how),
+        lambda **how: qf.Security.oauth(lambda: PASSWORD, **how),
+    ],
+    ids=["plain", "scram", "oauth"],
+)
+def test_a_password_or_token_goes_without_tls_only_where_that_is_said_to_be_meant(make: Any) -> None:
+    with pytest.raises(qf.SettingsError, match="allow_plaintext=True"):
+        make(encrypted=False)
+    assert make(encrypted=False, allow_plaintext=True).protocol == "SASL_PLAINTEXT"
+    assert make(allow_plaintext=True).protocol == "SASL_SSL"
+
+
+def test_a_password_that_is_no_text_is_an_error_and_not_another_password() -> None:
+    with pytest.raises(qf.SettingsError, match="has to be a text, and this is of type bytes") as caught:
+        qf.Security.scram("alice", PASSWORD.encode())  # type: ignore[arg-type]
+    assert PASSWORD not in str(caught.value)
+
+
 def test_a_connection_takes_nothing_else_and_does_not_show_what_it_was_given() -> None:
     with pytest.raises(qf.SettingsError, match="has to be a Security") as caught:
         Connection(("kafka:9092",), security=PASSWORD)  # type: ignore[arg-type]
