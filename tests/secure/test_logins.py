@@ -143,6 +143,7 @@ def test_the_run_command_connects_as_a_profile_or_the_environment_says(
     password = secure_kafka.security().password
     assert password is not None
     profile = {"QUIXFRAMES_CONFIG": str(folder / "profiles.toml"), "QUIXFRAMES_PROFILE": "admin"}
+    profile |= {"QUIXFRAMES_BROKER": "127.0.0.1:1"}  # another cluster's, to which this login is not to be sent
     login = {"QUIXFRAMES_BROKER": secure_kafka.address, "QUIXFRAMES_CA": str(folder / "ca.pem")}
     login |= {"QUIXFRAMES_USER": "admin", "QUIXFRAMES_PASSWORD": password.reveal()}
     for group, environ in (("by-profile", profile), ("by-environment", login)):
