@@ -52,6 +52,11 @@ def test_a_certificate_for_another_host(connect: Client, strange_ca: str, other_
     check(connect, qf.TlsError, "for another host", qf.Security.scram("alice", WRONG, ca=strange_ca), other_host_front)
 
 
+def test_a_broker_with_no_newer_tls_than_1_1(connect: Client, strange_ca: str, old_front: str) -> None:
+    security = qf.Security.scram("alice", WRONG, ca=strange_ca)
+    check(connect, qf.TlsError, "no version of TLS.*1.2 is the least", security, old_front)
+
+
 @pytest.mark.parametrize("user", ["alice", "nobody"])
 def test_a_wrong_password_or_an_unknown_user_of_scram(connect: Client, folder: Path, user: str) -> None:
     security = qf.Security.scram(user, WRONG, ca=folder / "ca.pem")
