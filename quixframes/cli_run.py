@@ -15,7 +15,7 @@ from rich.text import Text
 
 from quixframes.job import Job, sinks_of
 from quixframes.local import LocalKafka
-from quixframes.profiles import named_profile
+from quixframes.profiles import environment_profile, named_profile
 from quixframes.runner import Summary
 from quixframes.supervisor import Event, Outcome, supervise
 
@@ -65,7 +65,7 @@ def run_command(
     ] = None,
     broker: Annotated[
         str | None,
-        _option("Default: a Kafka on this machine.", _WHERE, metavar="HOST:PORT", envvar="QUIXFRAMES_BROKER"),
+        _option("Default: the profile's; QUIXFRAMES_BROKER; a Kafka on this machine.", _WHERE, metavar="HOST:PORT"),
     ] = None,
     profile: Annotated[
         str | None,
@@ -138,8 +138,8 @@ def run_command(
     given = locals()
     names = {field.name for field in fields(Job)} & given.keys() - {"broker", "profile"}
     with ExitStack() as stack:
-        if profile is not None:
-            broker = broker or named_profile(profile, os.environ).broker
+        if not broker:  # a profile's login is for the profile's broker, whatever the environment says
+            broker = (named_profile(profile, os.environ) if profile else environment_profile(os.environ)).broker
         if broker is None:
             kafka = stack.enter_context(LocalKafka())
             broker = kafka.address

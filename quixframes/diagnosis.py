@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import threading
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from quixframes import refusals
@@ -23,6 +24,7 @@ from quixframes.tls import context_of
 __all__ = ["Finding", "diagnose", "tls_refusal"]
 
 _TIMEOUT = 0.5  # seconds for each step, beyond the time-out that the user has set
+_LONGEST = 1 << 20  # bytes that the answer of a broker may have; a number above it is none of a length
 _NUMBER = struct.pack(">i", 1)  # of a request, and of its answer
 _TLS_ALERT = b"\x15\x03"
 _WRONG_MECHANISM, _NO_SASL_HERE = 33, 34  # Kafka's codes
@@ -103,10 +105,10 @@ def tls_refusal(exc: BaseException | None, *, own_certificate: bool) -> Refusal:
 def _look(host: str, port: int, connection: Connection) -> tuple[Refusal, str] | None:
     security = connection.security
     with contextlib.ExitStack() as stack:
-        where = _looked_up(host, port)
-        if where is None:
+        link = _connected(_looked_up(host, port))
+        if link is None:
             return None
-        link: socket.socket = stack.enter_context(socket.create_connection(where[:2], timeout=_TIMEOUT))
+        stack.enter_context(link)
         own = security is not None and security.certificate is not None
         if security is not None and security.encrypted:
             context = context_of(security)
@@ -129,8 +131,17 @@ def _look(host: str, port: int, connection: Connection) -> tuple[Refusal, str] |
         return _with_login(link, security.mechanism)
 
 
-def _looked_up(host: str, port: int) -> tuple[Any, ...] | None:
-    """The address of a name; None where nobody says it in time. Nothing can break a lookup off, so it has a thread."""
+def _connected(addresses: Iterable[tuple[Any, ...]]) -> socket.socket | None:
+    """A connection to the first of the addresses that accepts: "localhost" is ::1 first, where often nobody listens."""
+    for address in addresses:
+        with contextlib.suppress(OSError):
+            return socket.create_connection(address[:2], timeout=_TIMEOUT)
+    return None
+
+
+def _looked_up(host: str, port: int) -> list[tuple[Any, ...]]:
+    """The addresses of a name; none where nobody says them in time. A lookup can be broken off by nothing: hence the
+    thread."""
     found: list[tuple[Any, ...]] = []
 
     def look() -> None:
@@ -140,7 +151,7 @@ def _looked_up(host: str, port: int) -> tuple[Any, ...] | None:
     thread = threading.Thread(target=look, name="quixframes-name", daemon=True)
     thread.start()
     thread.join(_TIMEOUT)
-    return found[0] if found else None
+    return found.copy()
 
 
 def _without_login(link: socket.socket) -> tuple[Refusal, str] | None:
@@ -170,7 +181,7 @@ def _ask(link: socket.socket, key: int, version: int, body: bytes = b"") -> byte
     request = struct.pack(">hh4shc", key, version, _NUMBER, 1, b"q") + body
     link.sendall(struct.pack(">i", len(request)) + request)
     answer = link.recv(4)
-    if answer[:2] == _TLS_ALERT:
+    if answer[:2] == _TLS_ALERT or int.from_bytes(answer, "big") > _LONGEST:  # it may go on for ever
         return answer
     while answer and (len(answer) < 4 or len(answer) < 4 + int.from_bytes(answer[:4], "big")):
         piece = link.recv(65536)

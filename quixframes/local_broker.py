@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quixframes.errors import LocalKafkaError
-from quixframes.local_folder import State, claim, find, format_storage, last_ports, prepare, tail, write_state
+from quixframes.local_folder import State, claim, find, format_storage, last_ports, open_own, prepare, tail, write_state
 from quixframes.local_process import HOST, birth, condition, end, locked, refuse_taken, usable
 from quixframes.local_secure import LocalSecurity
 
@@ -178,7 +178,7 @@ class LocalBroker:
             command += ["-cp", f"{how.home}/libs/*"]
             users = how.security.scram_arguments() if how.security is not None else []
             format_storage(command, directory, how.cluster, how.timeout, users)
-            with (directory / "console.log").open("ab") as console:
+            with open_own(directory / "console.log") as console:
                 script = str(Path(__file__).with_name("local_supervisor.py"))
                 facts = [str(os.getpid()), str(GRACE), str(lock)]
                 self._supervisor = subprocess.Popen(  # nosec B603  # this Python, and Java from a package
@@ -187,6 +187,7 @@ class LocalBroker:
                     stdout=subprocess.PIPE,
                     stderr=console,
                     cwd=directory,
+                    umask=0o077,
                     pass_fds=[lock],
                     start_new_session=True,  # a Ctrl-C in the terminal is for us, not for the broker
                 )

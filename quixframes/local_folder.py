@@ -3,6 +3,7 @@
 - A folder is ours once it holds our mark. The mark is the first thing that we make and the last that we remove, and no
   folder gets it that holds somebody's files under our names: so what is removed under these names was always ours.
 - The note decides which process is signalled. It is believed only if this user wrote it, and if it can be true.
+- Topics, logs and settings are this user's alone, also in a folder that others may look into.
 - Paths in the broker's files are relative to the folder, so that its name needs no escapes.
 """
 
@@ -21,6 +22,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from quixframes.errors import LocalKafkaError
 from quixframes.local_packages import cache_home
@@ -36,6 +38,7 @@ __all__ = [
     "folder_of",
     "format_storage",
     "last_ports",
+    "open_own",
     "places_for",
     "places_in",
     "prepare",
@@ -224,7 +227,7 @@ def data_bytes(directory: Path) -> int:
 def write_state(directory: Path, state: State) -> None:
     """Note which process serves the folder; a reader sees the whole note or none."""
     partial = directory / "state.json.partial"
-    partial.write_text(json.dumps(asdict(state)))
+    _write_own(partial, json.dumps(asdict(state)))  # among the user's settings may be passwords
     partial.replace(directory / "state.json")
 
 
@@ -274,7 +277,7 @@ def format_storage(java: list[str], directory: Path, cluster: str, timeout: floa
     tool = [*java, "kafka.tools.StorageTool", "@tmp/format"]
     try:
         done = subprocess.run(  # nosec B603  # Kafka's own tool, with Java from a package
-            tool, cwd=directory, capture_output=True, text=True, timeout=timeout, check=False
+            tool, cwd=directory, umask=0o077, capture_output=True, text=True, timeout=timeout, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise LocalKafkaError(f"the local Kafka's storage could not be made: {exc}") from exc
@@ -286,11 +289,15 @@ def format_storage(java: list[str], directory: Path, cluster: str, timeout: floa
         )
 
 
-def _write_own(path: Path, text: str) -> None:
-    """A file that others cannot read."""
+def open_own(path: Path) -> IO[bytes]:
+    """A new file that others cannot read, open to be written."""
     path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="latin-1") as file:
-        file.write(text)
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def _write_own(path: Path, text: str) -> None:
+    with open_own(path) as file:
+        file.write(text.encode("latin-1"))
 
 
 def last_ports(directory: Path) -> tuple[int, int, int | None] | None:

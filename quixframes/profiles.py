@@ -1,7 +1,7 @@
 """Where a cluster is and how to log in, from the environment or from a file, so that programs hold no passwords.
 
 - Both have the same settings under the same names: ``user`` in a file is ``QUIXFRAMES_USER`` in the environment.
-- A file that has a password in it and that others may read is refused.
+- A file that has a password or a private key in it and that others may read is refused.
 - Errors name the setting and where it is, never its value.
 """
 
@@ -73,9 +73,9 @@ def named_profile(name: str, environ: Mapping[str, str]) -> Profile:
         raise SettingsError(f"{path} cannot be read: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{path} is no TOML: {exc}") from None  # its error may hold the text of the file
-    holds = any(isinstance(table, dict) and table.keys() & set(_SECRET) for table in tables.values())
+    holds = any(_holds_secret(table) for table in tables.values() if isinstance(table, dict))
     if holds and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SettingsError(f"{path} has a password in it and may be read by others: chmod 600 {path}")
+        raise SettingsError(f"{path} has a password or key in it and may be read by others: chmod 600 {path}")
     values = tables.get(name)
     if not isinstance(values, dict):
         has = ", ".join(sorted(key for key, value in tables.items() if isinstance(value, dict))) or "none"
@@ -90,6 +90,10 @@ def named_profile(name: str, environ: Mapping[str, str]) -> Profile:
     if "broker" not in values:
         raise SettingsError(f"{where} names no broker: add broker = 'host:port'")
     return _profile(values, environ, path.parent, where)
+
+
+def _holds_secret(table: Mapping[str, Any]) -> bool:
+    return any(name in table for name in _SECRET) or any("PRIVATE KEY-----" in str(table.get(name)) for name in _FILES)
 
 
 def config_path(environ: Mapping[str, str]) -> Path:
@@ -131,6 +135,8 @@ def _security(values: Mapping[str, Any], environ: Mapping[str, str], folder: Pat
         raise SettingsError(
             "OAUTHBEARER needs token_url, client_id and client_secret; or give a Security in the program"
         )
+    elif of_tokens := sorted(name for name in values if name.startswith(("client_", "scope"))):
+        raise SettingsError(f"{', '.join(of_tokens)} without token_url: nobody would log in")
     return Security(
         **{name: _file(values[name], folder) for name in _FILES if name in values},
         key_password=_secret("key_password", values, environ, folder),

@@ -32,7 +32,9 @@ class Secret:
     __slots__ = ("_text",)
 
     def __init__(self, text: str | Secret) -> None:
-        self._text: str = text.reveal() if isinstance(text, Secret) else str(text)
+        if not isinstance(text, str | Secret):  # str() of bytes would be another password
+            raise SettingsError(f"a password or key has to be a text, and this is of type {type(text).__name__}")
+        self._text: str = text.reveal() if isinstance(text, Secret) else text
 
     def reveal(self) -> str:
         """The text itself: for who is to send it, and nobody else."""
@@ -121,9 +123,18 @@ class Security:
         *,
         ca: Pem | None = None,
         mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512",
+        encrypted: bool = True,
+        allow_plaintext: bool = False,
     ) -> Security:
         """A user and a password, which the broker never gets to see, over TLS."""
-        return cls(ca=ca, mechanism=mechanism, user=user, password=_secret(password))
+        return cls(
+            ca=ca,
+            mechanism=mechanism,
+            user=user,
+            password=_secret(password),
+            encrypted=encrypted,
+            allow_plaintext=allow_plaintext,
+        )
 
     @classmethod
     def plain(
@@ -146,9 +157,16 @@ class Security:
         )
 
     @classmethod
-    def oauth(cls, token: Callable[[], str], *, ca: Pem | None = None) -> Security:
+    def oauth(
+        cls,
+        token: Callable[[], str],
+        *,
+        ca: Pem | None = None,
+        encrypted: bool = True,
+        allow_plaintext: bool = False,
+    ) -> Security:
         """A token, over TLS. :class:`quixframes.oauth.ClientCredentials` gets one from an identity provider."""
-        return cls(ca=ca, mechanism="OAUTHBEARER", token=token)
+        return cls(ca=ca, mechanism="OAUTHBEARER", token=token, encrypted=encrypted, allow_plaintext=allow_plaintext)
 
     def __post_init__(self) -> None:
         for name in ("password", "key_password"):
@@ -212,7 +230,7 @@ class Security:
         """What ``token`` returns.
 
         Raises:
-            AuthenticationError: it fails, or returns no text; its own error is the cause.
+            AuthenticationError: it fails, or returns what is no token; its own error is the cause.
         """
         assert self.token is not None
         try:
@@ -223,6 +241,11 @@ class Security:
         if not isinstance(token, str) or not token:
             raise AuthenticationError(
                 f"no token could be had: the function given as token returned {type(token).__name__}, not a text"
+            )
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise AuthenticationError(
+                "no token could be had: what the function given as token returned has a space, a line break or the "
+                "like in it, as no token has; .strip() it where it comes from a file"
             )
         return token
 

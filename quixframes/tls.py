@@ -39,7 +39,8 @@ def context_of(security: Security) -> Context:
     else:
         authorities = pem_text(security.ca, "ca")
         try:
-            context.load_verify_locations(cadata=authorities)
+            # A bundle may name its authorities beside their certificates, in any alphabet: Python wants ASCII.
+            context.load_verify_locations(cadata=authorities.encode("ascii", "ignore").decode())
         except (ssl.SSLError, ValueError) as exc:
             raise SettingsError(f"ca={_shown(security.ca)}: it holds no certificate in PEM format ({exc})") from exc
     if security.certificate is not None:
@@ -67,24 +68,28 @@ def _load_own(context: ssl.SSLContext, security: Security) -> None:
     assert security.certificate is not None
     certificate = pem_text(security.certificate, "certificate")
     key = None if security.key is None else pem_text(security.key, "key")
-    password = security.key_password
+    encrypted = False
+
+    def password() -> str:
+        """Asked for where the key is encrypted. Without this, OpenSSL would ask for it in the terminal."""
+        nonlocal encrypted
+        encrypted = True
+        return "" if security.key_password is None else security.key_password.reveal()
+
     with _as_files(certificate, key) as (certificate_path, key_path):
         try:
-            # A key without its password would have OpenSSL ask for it in the terminal.
-            context.load_cert_chain(
-                certificate_path, key_path, password=lambda: "" if password is None else password.reveal()
-            )
+            context.load_cert_chain(certificate_path, key_path, password=password)
         except (ssl.SSLError, OSError, ValueError) as exc:
-            raise SettingsError(f"{_pair(security)}: {_why(exc, security)}") from exc
+            why = _why(exc, encrypted=encrypted, password=security.key_password)
+            raise SettingsError(f"{_pair(security)}: {why}") from exc
 
 
-def _why(exc: Exception, security: Security) -> str:
+def _why(exc: Exception, *, encrypted: bool, password: Secret | None) -> str:
     reason = getattr(exc, "reason", None) or ""
     if "MISMATCH" in reason:
         return "the key does not belong to the certificate"
-    if "BAD_DECRYPT" in reason or "BAD_PASSWORD" in reason or "password" in str(exc).lower():
-        given = "is wrong" if security.key_password is not None else "is needed"
-        return f"the key is encrypted, and key_password {given}"
+    if encrypted:  # OpenSSL itself only says "PEM lib"
+        return f"the key is encrypted, and key_password is {'needed' if password is None else 'wrong'}"
     return f"no certificate with its key could be read there, in PEM format ({reason or exc})"
 
 

@@ -63,8 +63,16 @@ security.protocol=SSL
 $stores
 PROPERTIES
 
-# The first user; others are made through the cluster. What is there already stays.
-"$kafka/bin/kafka-storage.sh" format --ignore-formatted --config "$work/server.properties" \
-    --cluster-id "$(cat "$secrets/cluster-id")" \
-    --add-scram "SCRAM-SHA-512=[name=admin,password=$(cat "$secrets/client/admin-password")]"
+# The first user; others are made through the cluster. What is there already stays. In a file, since what stands on a
+# command line can be seen.
+cat > "$work/format" <<ARGUMENTS
+format
+--ignore-formatted
+--config=$work/server.properties
+--cluster-id=$(cat "$secrets/cluster-id")
+--add-scram=SCRAM-SHA-512=[name=admin,password=$(cat "$secrets/client/admin-password")]
+ARGUMENTS
+# It tells what the cluster will check the password by, which is for no log.
+"$kafka/bin/kafka-storage.sh" "@$work/format" > /dev/null
+rm "$work/format"
 exec "$kafka/bin/kafka-server-start.sh" "$work/server.properties"

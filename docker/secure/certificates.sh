@@ -38,7 +38,8 @@ for broker in kafka-1 kafka-2 kafka-3; do
     store -keystore "$keys" -alias authority -importcert -noprompt -file "$secrets/client/ca.pem"
     store -keystore "$keys" -alias "$broker" -importcert -noprompt -file "$secrets/answer"
 done
-rm "$secrets/request" "$secrets/answer"
+# Without the authority's own key, nobody can make further certificates that the cluster would trust.
+rm "$authority" "$secrets/request" "$secrets/answer"
 
 random > "$secrets/client/admin-password"
 "$kafka/bin/kafka-storage.sh" random-uuid > "$secrets/cluster-id"

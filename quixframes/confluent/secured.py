@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import ssl
 import time
 from typing import Any
 
+from quixframes.errors import AuthenticationError
 from quixframes.security import Security
 from quixframes.tls import context_of, pem_text
 
@@ -21,7 +23,7 @@ def security_settings(security: Security | None) -> dict[str, Any]:
 
     Raises:
         SettingsError: a file of it cannot be used.
-        AuthenticationError: there is no token.
+        AuthenticationError: there is no token that is valid.
     """
     if security is None:
         return {}
@@ -48,6 +50,10 @@ def _tls(security: Security) -> dict[str, Any]:
     }
     if security.ca is not None:
         settings["ssl.ca.pem"] = pem_text(security.ca, "ca")
+    else:  # librdkafka looks for the system's at places of its own, and not where SSL_CERT_FILE says
+        places = ssl.get_default_verify_paths()
+        if system := places.cafile or places.capath:
+            settings["ssl.ca.location"] = system
     if security.certificate is not None:
         settings["ssl.certificate.pem"] = pem_text(security.certificate, "certificate")
         settings["ssl.key.pem"] = (
@@ -63,8 +69,10 @@ class _Tokens:
 
     def __init__(self, security: Security) -> None:
         self._security = security
-        # Fetched now: confluent-kafka would wait for 10 s for one that does not come, and not say why.
+        # Fetched now: confluent-kafka would wait for 10 s for one that does not come, or is over, and not say why.
         self._first: str | None = security.new_token()
+        if _end_of(self._first) <= time.time():
+            raise AuthenticationError("no token could be had: the function given as token returned one that has ended")
 
     def __call__(self, config: str) -> tuple[str, float]:
         token, self._first = self._first or self._security.new_token(), None

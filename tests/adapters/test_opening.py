@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from quixframes import refusals
+from quixframes.diagnosis import diagnose
 from quixframes.errors import BrokerUnavailableError, TlsError
 from quixframes.kafka import Transport
 from quixframes.settings import Connection, ReaderSettings, WriterSettings
@@ -66,6 +68,15 @@ def talking(answer: bytes) -> Callable[[socket.socket], None]:
             accepted.sendall(answer)
 
     return behave
+
+
+def endless(accepted: socket.socket) -> None:
+    """A web server with a long page, a camera: it speaks at once, and never stops."""
+    with accepted, suppress(OSError):
+        accepted.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            accepted.sendall(b"x" * 65536)
+            time.sleep(0.01)
 
 
 def forwarding(address: str) -> Callable[[socket.socket], None]:
@@ -135,6 +146,30 @@ def test_what_does_not_speak_kafka_is_recognised_at_once(
             opener(transport, Connection.of(f"127.0.0.1:{port}"))
         assert time.monotonic() - start < 1
     wait_until(lambda: client_threads() <= before, 1)
+
+
+def test_what_never_stops_talking_is_recognised_too(transport: Transport) -> None:
+    with server(endless) as port:
+        start = time.monotonic()
+        with pytest.raises(TlsError, match="TLS port"):
+            transport.admin(Connection.of(f"127.0.0.1:{port}"))
+        assert time.monotonic() - start < 3
+
+
+def test_why_no_connection_comes_about_is_found_out_at_whichever_address_of_a_name_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where "localhost" is ::1 first, and Docker has published 127.0.0.1 alone."""
+    with server(talking(b"\x15\x03\x03\x00\x02\x02\x50")) as port:
+        real, ports = socket.getaddrinfo, (closed_port(), port)
+
+        def look_up(host: str, port: int, *how: int, **more: int) -> list[tuple[object, ...]]:
+            return [real("127.0.0.1", at, *how, **more)[0] for at in (ports if host == "twice" else (port,))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        found = diagnose(Connection.of(f"twice:{port}"))
+    assert found is not None
+    assert found.refusal is refusals.TLS_PORT
 
 
 @opening

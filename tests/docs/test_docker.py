@@ -249,6 +249,37 @@ def test_no_listener_of_the_secure_cluster_is_open_and_no_password_is_in_its_fil
     assert "PASSWORD" not in SECURE_COMPOSE.read_text()
 
 
+def test_the_first_password_is_on_no_command_line_and_in_no_log(tmp_path: Path) -> None:
+    """The script, with tools that tell what they are given."""
+    secrets, tools = tmp_path / "secrets", tmp_path / "kafka" / "bin"
+    (secrets / "client").mkdir(parents=True)
+    tools.mkdir(parents=True)
+    for name in ("store-password", "cluster-id", "client/admin-password"):
+        (secrets / name).write_text(f"the-{Path(name).name}\n")
+    for name in ("kafka-storage.sh", "kafka-server-start.sh"):
+        given = f'case $1 in @*) cat "${{1#@}}" | tee {tmp_path}/given ;; esac'
+        (tools / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/told\n{given}\n')
+        (tools / name).chmod(0o755)
+    environment = {"SECRETS": secrets, "KAFKA": tools.parent, "DATA": tmp_path, "WORK": tmp_path, "BROKER": "1"}
+    run = subprocess.run(
+        ["bash", str(SCRIPTS / "broker.sh")],
+        env={**os.environ, **{name: str(value) for name, value in environment.items()}, "PORT": "9092"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "--add-scram=SCRAM-SHA-512=[name=admin,password=the-admin-password]\n" in (tmp_path / "given").read_text()
+    told = (tmp_path / "told").read_text() + run.stdout + run.stderr
+    assert "kafka-server-start.sh" in told
+    assert "the-admin-password" not in told
+    assert not (tmp_path / "format").exists()
+    assert not (tmp_path / "server.properties").stat().st_mode & 0o077
+
+
+def test_git_leaves_out_what_the_readme_has_copied_from_the_cluster() -> None:
+    assert "kafka-1:/secrets/client ." in (ROOT / "docker" / "README.md").read_text()
+    assert "docker/client/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
 @pytest.mark.faults  # each of its dozen keytools starts a Java
 def test_certificates_are_of_the_names_under_which_brokers_are_reached(tmp_path: Path) -> None:
     """Made for real, where there is a keytool: the script needs no more."""
@@ -266,6 +297,7 @@ def test_certificates_are_of_the_names_under_which_brokers_are_reached(tmp_path:
     assert made.returncode == 0, made.stderr
     password = (secrets / "store-password").read_text().strip()
     assert len(password) >= 24
+    assert not (secrets / "authority.p12").exists()  # nobody can make further certificates
     assert password not in made.stdout + made.stderr
     chain = subprocess.run(
         ["openssl", "pkcs12", "-in", str(secrets / "kafka-2.p12"), "-nokeys", "-passin", f"pass:{password}"],

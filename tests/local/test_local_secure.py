@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,26 @@ def test_of_three_secured_brokers_one_may_fail_and_come_back_and_nothing_is_left
             kafka.broker(1).restart()
             assert client.topics.list() == ["clean", "engine"]
     assert not folder.exists()
+
+
+def test_in_a_folder_that_others_may_look_into_they_can_read_neither_topics_nor_passwords(tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o755)
+    before = os.umask(0o022)
+    try:
+        with qf.LocalKafka(folder, secure=True, keep=False) as kafka:
+            register(folder)
+            with qf.StreamingClient(kafka.address, security=kafka.security()) as client:
+                client.topics.create("engine", partitions=1)
+            open_to_others = {
+                path.relative_to(folder).parts[0]
+                for path in folder.rglob("*")
+                if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) and not path.is_dir()
+            }
+    finally:
+        os.umask(before)
+    assert open_to_others <= {"quixframes-kafka.txt", "log4j2.properties"}
 
 
 def test_from_the_shell_a_secured_kafka_is_started_used_by_its_profile_restarted_and_removed(tmp_path: Path) -> None:

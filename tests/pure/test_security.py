@@ -72,6 +72,28 @@ def test_what_does_not_go_together_is_an_error(settings: dict[str, Any], text: s
     assert PASSWORD not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **how: qf.Security.plain("alice", PASSWORD, **how),
+        lambda **how: qf.Security.scram("alice", PASSWORD, **how),
+        lambda **how: qf.Security.oauth(lambda: PASSWORD, **how),
+    ],
+    ids=["plain", "scram", "oauth"],
+)
+def test_a_password_or_token_goes_without_tls_only_where_that_is_said_to_be_meant(make: Any) -> None:
+    with pytest.raises(qf.SettingsError, match="allow_plaintext=True"):
+        make(encrypted=False)
+    assert make(encrypted=False, allow_plaintext=True).protocol == "SASL_PLAINTEXT"
+    assert make(allow_plaintext=True).protocol == "SASL_SSL"
+
+
+def test_a_password_that_is_no_text_is_an_error_and_not_another_password() -> None:
+    with pytest.raises(qf.SettingsError, match="has to be a text, and this is of type bytes") as caught:
+        qf.Security.scram("alice", PASSWORD.encode())  # type: ignore[arg-type]
+    assert PASSWORD not in str(caught.value)
+
+
 def test_a_connection_takes_nothing_else_and_does_not_show_what_it_was_given() -> None:
     with pytest.raises(qf.SettingsError, match="has to be a Security") as caught:
         Connection(("kafka:9092",), security=PASSWORD)  # type: ignore[arg-type]
@@ -105,6 +127,7 @@ def test_the_environment_says_how_to_connect() -> None:
         ({"QUIXFRAMES_USER": "a", "QUIXFRAMES_PASSWORD": PASSWORD, "QUIXFRAMES_TLS": "false"}, "allow_plaintext=True"),
         ({"QUIXFRAMES_USER": "a", "QUIXFRAMES_PASSWORD_FILE": "/none"}, "/none cannot be read"),
         ({"QUIXFRAMES_SASL_MECHANISM": "OAUTHBEARER"}, "needs token_url"),
+        ({"QUIXFRAMES_CLIENT_ID": "a", "QUIXFRAMES_CLIENT_SECRET": PASSWORD}, "without token_url"),
     ],
 )
 def test_an_environment_that_cannot_be_is_an_error(environ: dict[str, str], text: str) -> None:
@@ -133,6 +156,14 @@ def test_a_file_with_a_password_that_others_may_read_is_refused(tmp_path: Path, 
     with pytest.raises(qf.SettingsError, match="may be read by others: chmod 600") as caught:
         named_profile("p", environ)
     assert PASSWORD not in str(caught.value)
+
+
+def test_a_private_key_in_the_file_is_kept_from_others_as_a_password_is(tmp_path: Path) -> None:
+    text = f'[p]\nbroker = "k:1"\ncertificate = "c.pem"\nkey = """{KEY}"""\n'
+    with pytest.raises(qf.SettingsError, match="may be read by others: chmod 600") as caught:
+        named_profile("p", config(tmp_path, text, 0o644))
+    assert "MIIEvQ" not in str(caught.value)
+    assert named_profile("p", config(tmp_path, text)).security == qf.Security.mtls(tmp_path / "c.pem", KEY)
 
 
 def test_a_password_may_be_in_a_variable_or_in_a_file_of_its_own(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -98,10 +99,22 @@ def other_host_front(authority: trustme.CA) -> Iterator[str]:
         yield at
 
 
-@contextlib.contextmanager
-def _front(certificate: trustme.LeafCert) -> Iterator[str]:
-    """A port that shakes hands with that certificate, as any broker does, and has nothing to say after it."""
+@pytest.fixture(scope="session")
+def old_front(authority: trustme.CA) -> Iterator[str]:
+    """A port that speaks no newer TLS than 1.1; with a good certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("ALL:@SECLEVEL=0")  # else OpenSSL itself refuses to speak it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    with _front(authority.issue_cert("127.0.0.1"), context) as at:
+        yield at
+
+
+@contextlib.contextmanager
+def _front(certificate: trustme.LeafCert, context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """A port that shakes hands with that certificate, as any broker does, and has nothing to say after it."""
+    context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     with socket.create_server(("127.0.0.1", 0)) as server:
 

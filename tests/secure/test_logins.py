@@ -75,6 +75,15 @@ def test_a_program_says_nothing_of_passwords_where_the_environment_or_a_profile_
             assert security.password.reveal() not in repr(client) + repr(vars(client))
 
 
+def test_without_a_ca_the_authorities_count_that_the_system_trusts(
+    connect: Client, secure_kafka: qf.LocalKafka, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))
+    password = secure_kafka.security().password
+    assert password is not None
+    connect(qf.Security.scram("admin", password)).topics.list()
+
+
 def test_who_finds_the_cluster_running_gets_its_security_too(secure_kafka: qf.LocalKafka) -> None:
     with qf.LocalKafka(secure_kafka.directory) as found:
         assert not found.owned
@@ -134,6 +143,7 @@ def test_the_run_command_connects_as_a_profile_or_the_environment_says(
     password = secure_kafka.security().password
     assert password is not None
     profile = {"QUIXFRAMES_CONFIG": str(folder / "profiles.toml"), "QUIXFRAMES_PROFILE": "admin"}
+    profile |= {"QUIXFRAMES_BROKER": "127.0.0.1:1"}  # another cluster's, to which this login is not to be sent
     login = {"QUIXFRAMES_BROKER": secure_kafka.address, "QUIXFRAMES_CA": str(folder / "ca.pem")}
     login |= {"QUIXFRAMES_USER": "admin", "QUIXFRAMES_PASSWORD": password.reveal()}
     for group, environ in (("by-profile", profile), ("by-environment", login)):

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 import quixframes as qf
+from quixframes.local_secure import LocalSecurity
 from tests.secrets_kept import keep
 from tests.secure.conftest import Client
 
@@ -48,6 +50,11 @@ def test_an_expired_certificate(connect: Client, strange_ca: str, expired_front:
 
 def test_a_certificate_for_another_host(connect: Client, strange_ca: str, other_host_front: str) -> None:
     check(connect, qf.TlsError, "for another host", qf.Security.scram("alice", WRONG, ca=strange_ca), other_host_front)
+
+
+def test_a_broker_with_no_newer_tls_than_1_1(connect: Client, strange_ca: str, old_front: str) -> None:
+    security = qf.Security.scram("alice", WRONG, ca=strange_ca)
+    check(connect, qf.TlsError, "no version of TLS.*1.2 is the least", security, old_front)
 
 
 @pytest.mark.parametrize("user", ["alice", "nobody"])
@@ -117,6 +124,33 @@ def test_a_key_of_another_certificate(connect: Client, folder: Path, strange_cer
     check(connect, qf.SettingsError, "the key does not belong to the certificate", security)
 
 
+@pytest.mark.parametrize(("password", "word"), [(None, "needed"), (WRONG, "wrong"), ("oil-and-tyres", None)])
+def test_a_key_that_is_encrypted_and_its_password(
+    connect: Client, folder: Path, secure_kafka: qf.LocalKafka, tmp_path: Path, password: str | None, word: str | None
+) -> None:
+    keep("oil-and-tyres")
+    own = serialization.load_pem_private_key((folder / "alice.pem").read_bytes(), None)
+    encrypted = serialization.BestAvailableEncryption(b"oil-and-tyres")
+    (tmp_path / "key.pem").write_bytes(
+        own.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encrypted)
+    )
+    security = qf.Security.mtls(folder / "alice.pem", tmp_path / "key.pem", ca=folder / "ca.pem", key_password=password)
+    if word is None:
+        connect(security, secure_kafka.mtls_address).topics.list()
+    else:
+        check(connect, qf.SettingsError, f"the key is encrypted, and key_password is {word}", security)
+
+
+def test_a_bundle_of_authorities_may_have_remarks_in_any_alphabet(
+    connect: Client, folder: Path, secure_kafka: qf.LocalKafka, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(f"# Főtanúsítvány\n{(folder / 'ca.pem').read_text()}", encoding="utf-8")
+    password = secure_kafka.security().password
+    assert password is not None
+    connect(qf.Security.scram("admin", password, ca=bundle)).topics.list()
+
+
 def test_a_token_function_that_fails(connect: Client, folder: Path) -> None:
     def token() -> str:
         raise ConnectionError("the identity provider is away")
@@ -130,6 +164,18 @@ def test_a_token_that_the_broker_does_not_take(connect: Client, folder: Path) ->
     keep(f"{head}.{claims}.")
     security = qf.Security.oauth(lambda: f"{head}.{claims}.", ca=folder / "ca.pem")
     check(connect, qf.AuthenticationError, "login was refused", security)
+
+
+def test_a_token_that_has_ended(connect: Client, folder: Path, secure_kafka: qf.LocalKafka) -> None:
+    token = LocalSecurity(secure_kafka.directory).token("alice", lifetime=-60)
+    security = qf.Security.oauth(lambda: token, ca=folder / "ca.pem")
+    check(connect, qf.AuthenticationError, "login was refused|one that has ended", security)
+
+
+def test_a_token_with_the_line_break_of_its_file(connect: Client, folder: Path, secure_kafka: qf.LocalKafka) -> None:
+    token = LocalSecurity(secure_kafka.directory).token("alice") + "\n"
+    security = qf.Security.oauth(lambda: token, ca=folder / "ca.pem")
+    check(connect, qf.AuthenticationError, "a line break or the like", security)
 
 
 def test_a_port_where_nobody_listens(connect: Client, folder: Path) -> None:
