@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quixframes.errors import LocalKafkaError
-from quixframes.local_folder import State, claim, find, format_storage, last_ports, open_own, prepare, tail, write_state
+from quixframes.local_folder import State, claim, find, last_ports, open_own, prepare, tail, write_state
 from quixframes.local_process import HOST, birth, condition, end, locked, refuse_taken, usable
 from quixframes.local_secure import LocalSecurity
+from quixframes.local_storage import format_storage
 
 __all__ = ["GRACE", "Launch", "LocalBroker"]
 
@@ -177,7 +178,7 @@ class LocalBroker:
                 command += how.security.java_arguments()
             command += ["-cp", f"{how.home}/libs/*"]
             users = how.security.scram_arguments() if how.security is not None else []
-            format_storage(command, directory, how.cluster, how.timeout, users)
+            format_storage(command, directory, how.properties, how.cluster, how.timeout, home=how.home, users=users)
             with open_own(directory / "console.log") as console:
                 script = str(Path(__file__).with_name("local_supervisor.py"))
                 facts = [str(os.getpid()), str(GRACE), str(lock)]

@@ -17,9 +17,8 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -36,7 +35,6 @@ __all__ = [
     "data_bytes",
     "find",
     "folder_of",
-    "format_storage",
     "last_ports",
     "open_own",
     "places_for",
@@ -261,32 +259,6 @@ def cluster_id(places: Iterable[Path]) -> str:
             if found:
                 return found[1]
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-
-
-def format_storage(java: list[str], directory: Path, cluster: str, timeout: float, users: Sequence[str] = ()) -> None:
-    """Make the storage of a new broker of that cluster, unless the folder has one.
-
-    ``users`` are arguments that make users. They hold passwords, so all go by way of a file: everybody on the machine
-    can read a command line.
-    """
-    if (directory / "data" / "meta.properties").exists():
-        return
-    arguments = directory / "tmp" / "format"
-    words = ["format", f"--cluster-id={cluster}", "--config=broker.properties", *users]
-    _write_own(arguments, "".join(f"{word}\n" for word in words))
-    tool = [*java, "kafka.tools.StorageTool", "@tmp/format"]
-    try:
-        done = subprocess.run(  # nosec B603  # Kafka's own tool, with Java from a package
-            tool, cwd=directory, umask=0o077, capture_output=True, text=True, timeout=timeout, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise LocalKafkaError(f"the local Kafka's storage could not be made: {exc}") from exc
-    finally:
-        arguments.unlink()
-    if done.returncode:
-        raise LocalKafkaError(
-            f"the local Kafka's storage could not be made\n{done.stdout}{done.stderr}{tail(directory)}"
-        )
 
 
 def open_own(path: Path) -> IO[bytes]:
