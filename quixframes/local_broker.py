@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quixframes.errors import LocalKafkaError
+from quixframes.local_archive import SharedClasses
 from quixframes.local_folder import State, claim, find, last_ports, open_own, prepare, tail, write_state
 from quixframes.local_process import HOST, birth, condition, end, locked, refuse_taken, usable
 from quixframes.local_secure import LocalSecurity
@@ -173,6 +174,7 @@ class LocalBroker:
             # goes into our folder, where it is thrown away at the next start even if the broker is killed.
             command = [how.java, f"-Xmx{how.heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
             command += ["-XX:+ExitOnOutOfMemoryError", "--enable-native-access=ALL-UNNAMED"]
+            command += SharedClasses(how.java, how.home, directory).arguments
             command += [f"-Djava.io.tmpdir={directory / 'tmp'}", "-Dlog4j2.configurationFile=./log4j2.properties"]
             if how.security is not None:
                 command += how.security.java_arguments()
@@ -225,6 +227,7 @@ class LocalBroker:
             owner_birth=birth(os.getpid()),
         )
         write_state(self.directory, self._state)
+        SharedClasses(how.java, how.home, self.directory).make()
 
     def order_stop(self) -> None:
         """Have the supervisor end the broker. To close its pipe is not enough: a fork may hold it."""

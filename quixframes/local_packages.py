@@ -20,7 +20,7 @@ from pathlib import Path
 from quixframes.errors import LocalKafkaError
 from quixframes.local_process import hold
 
-__all__ = ["Progress", "cache_home", "java_command", "kafka_home", "version_of"]
+__all__ = ["Progress", "beside", "cache_home", "java_command", "kafka_home", "version_of"]
 
 Progress = bool | Callable[[str], None]
 """True: a bar on standard error if it takes over a second; False: nothing; a callable: gets a line for each file."""
@@ -77,6 +77,12 @@ def kafka_home(version: str, progress: Progress) -> Path:
         except OSError as exc:
             raise LocalKafkaError(f"the package cache {cache} cannot be written: {exc}") from exc
     return home
+
+
+def beside(home: Path, name: str) -> Path | None:
+    """The place in the cache of something that was made from a Kafka's jars; None for one that is not out of the cache,
+    beside which nothing is written."""
+    return home.with_name(f"{home.name}-{name}") if (home.parent / "lock").exists() else None
 
 
 def version_of(home: Path) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from quixframes.errors import LocalKafkaError
 from quixframes.local_folder import open_own, tail
-from quixframes.local_packages import cache_home
+from quixframes.local_packages import beside
 
 __all__ = ["format_storage"]
 
@@ -71,9 +71,9 @@ def format_storage(
 
 def _kept(home: Path, properties: Mapping[str, str], users: Sequence[str]) -> Path | None:
     """Where the features are kept, if they may be."""
-    if users or home.parent != cache_home() / "packages" or any("unstable" in name for name in properties):
+    if users or any("unstable" in name for name in properties):
         return None
-    return home.parent / f"{home.name}-storage.checkpoint"
+    return beside(home, "storage.checkpoint")
 
 
 def _copy(kept: Path, data: Path, properties: Mapping[str, str], cluster: str) -> None:

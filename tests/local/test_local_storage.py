@@ -14,11 +14,11 @@ FEATURES = Path("data/__cluster_metadata-0/00000000000000000000-0000000000.check
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path) -> Path:
     """A Kafka out of a cache in which the features of its version are kept."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    home = tmp_path / "cache" / "quixframes" / "packages" / "kafka-9.9.9"
+    home = tmp_path / "cache" / "kafka-9.9.9"
     home.mkdir(parents=True)
+    (home.parent / "lock").touch()
     (home.parent / "kafka-9.9.9-storage.checkpoint").write_bytes(b"features")
     (tmp_path / "broker" / "data").mkdir(parents=True)
     (tmp_path / "broker" / "tmp").mkdir()
