@@ -277,7 +277,7 @@ def test_a_model_that_cannot_be_imported_is_one_clear_line(
 def test_a_topic_that_is_not_there_is_one_clear_line(start: Start, group: str) -> None:
     running = start("models:double", "--source", "no-such-topic", "--group", group)
     assert running.end() == 1
-    assert "cannot work: topic 'no-such-topic' cannot be described" in running.text()
+    assert "cannot work: topic 'no-such-topic' cannot be read: there is no such topic" in running.text()
     assert "Traceback" not in running.text()
 
 
