@@ -64,7 +64,8 @@ def test_a_principal_with_only_its_grant_runs_its_model(scene: Scene, exactly_on
     source = model.open_input_topic(scene.raw, scene.user, exactly_once=exactly_once)
     done = qf.run(lambda frame: frame, source=source, sink=model.open_output_topic(scene.clean), until="now")
     assert (done.rows_in, done.rows_out) == (100, 100)
-    assert len(scene.admin.replay(scene.clean, progress=False).to_frame()) == 200
+    # What a transaction wrote is to be read once its markers are there, a moment after it was committed.
+    assert wait_for(lambda: len(scene.admin.replay(scene.clean, progress=False).to_frame()) == 200)
 
 
 def forbidden(scene: Scene, model: qf.StreamingClient, frame: pd.DataFrame) -> dict[str, tuple[Any, str, str, str]]:
@@ -143,8 +144,8 @@ def test_the_grant_that_an_error_names_is_what_was_missing(scene: Scene) -> None
     model = scene.model()
 
     def run() -> None:
-        source = model.open_input_topic(scene.raw, scene.user)
-        qf.run(lambda frame: frame, source=source, sink=model.open_output_topic(scene.clean), until="now")
+        with model.open_input_topic(scene.raw, scene.user) as source:  # else it stays a member, as soon as it may
+            qf.run(lambda frame: frame, source=source, sink=model.open_output_topic(scene.clean), until="now")
 
     calls = []
     for _ in range(3):
