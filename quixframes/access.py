@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import builtins
+import logging
+import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable
+from itertools import product
 from typing import Literal, TypeAlias
 
 import pandas as pd
 
 from quixframes.errors import BrokerError, SettingsError
-from quixframes.grants import Names, grants_of, lines_of, principal_of, wanted
+from quixframes.grants import Grant, Names, grants_of, lines_of, principal_of, wanted
 from quixframes.kafka import Acl, Admin
 from quixframes.security import Secret
 from quixframes.settings import whole_number
@@ -20,11 +23,15 @@ __all__ = ["Access", "Users"]
 
 Scram: TypeAlias = Literal["SCRAM-SHA-256", "SCRAM-SHA-512"]
 
+log = logging.getLogger(__name__)
+
 _COLUMNS = ("principal", "permission", "operation", "resource", "name", "pattern", "host")
 _PATIENCE = 5.0  # seconds until what the cluster has accepted is seen there
 _PAUSE = 0.02
 _PASSWORD_BYTES = 24
 _ITERATIONS = 8192
+_USER = re.compile(r"[!-~]([ -~]*[!-~])?")  # Kafka lets nobody log in by SCRAM whose name is not ASCII
+_EVERYBODY = "User:*"
 
 
 class Access:
@@ -37,10 +44,10 @@ class Access:
         self,
         principal: str,
         *,
-        read: Names = (),
-        write: Names = (),
-        group: Names = (),
-        own: Names = (),
+        read: Names | None = None,
+        write: Names | None = None,
+        group: Names | None = None,
+        own: Names | None = None,
         dry_run: bool = False,
     ) -> pd.DataFrame:
         """See :meth:`Topics.grant <quixframes.topics.Topics.grant>`."""
@@ -57,25 +64,37 @@ class Access:
         self,
         principal: str,
         *,
-        read: Names = (),
-        write: Names = (),
-        group: Names = (),
-        own: Names = (),
+        read: Names | None = None,
+        write: Names | None = None,
+        group: Names | None = None,
+        own: Names | None = None,
         dry_run: bool = False,
     ) -> pd.DataFrame:
         """See :meth:`Topics.revoke <quixframes.topics.Topics.revoke>`."""
         principal = principal_of(principal)
+        one_by_one = any(names is not None for names in (read, write, group, own))
+        given = wanted(read=read, write=write, group=group, own=own) if one_by_one else frozenset()
         before = self._of(principal)
-        if read or write or group or own:
-            grants = grants_of(before)
-            given = wanted(read=read, write=write, group=group, own=own)
+        grants = grants_of(before)
+        if one_by_one:
             lines = before & (lines_of(principal, grants) - lines_of(principal, grants - given))
         else:
             lines = frozenset(line for line in before if line.allowed)
         if lines and not dry_run:
             self._admin().delete_acls(sorted(lines))
             self._await(lambda: not lines & self._of(principal))
+        self._tell_what_stays(principal, given, grants - given)
         return _frame(lines)
+
+    def _tell_what_stays(self, principal: str, given: frozenset[Grant], kept: frozenset[Grant]) -> None:
+        """A narrower role than the one that was granted is easily named, and then nothing is taken away."""
+        if not given:
+            return
+        roles = {_EVERYBODY: grants_of(self._of(_EVERYBODY)), principal: kept}
+        for whose, others in roles.items():
+            for role, other in product(sorted(given), sorted(others)):
+                if other.covers(role):
+                    log.warning("%s may still do what %s allows: %s has %s", principal, role, whose, other)
 
     def table(self, principal: str | None) -> pd.DataFrame:
         """See :meth:`Topics.access <quixframes.topics.Topics.access>`."""
@@ -129,7 +148,7 @@ class Users:
         """Make a user, who may log in, and nothing else before a grant.
 
         Args:
-            user: the name.
+            user: the name, in ASCII.
             password: default: one is made up, of 32 characters.
             mechanism: by which the user may log in; several with one password. Default SCRAM-SHA-512.
             iterations: of the hash that the cluster keeps: 4,096 to 16,384. More make guessing and logging in slower.
@@ -142,11 +161,11 @@ class Users:
             BrokerError: there is a user of that name: see :meth:`rotate`.
             AccessDeniedError: this principal may not make users.
         """
-        mechanisms = (mechanism,) if isinstance(mechanism, str) else tuple(mechanism)
-        if not mechanisms or not {"SCRAM-SHA-256", "SCRAM-SHA-512"}.issuperset(mechanisms):
+        mechanisms: tuple[str, ...] = (mechanism,) if isinstance(mechanism, str) else tuple(mechanism or ())
+        if not mechanisms or any(one not in ("SCRAM-SHA-256", "SCRAM-SHA-512") for one in mechanisms):
             raise SettingsError(f"mechanism={mechanism!r} has to be SCRAM-SHA-256, SCRAM-SHA-512 or both")
-        if not isinstance(user, str) or not user or user.startswith("User:"):
-            raise SettingsError(f"user={user!r} has to be a name, as 'pace-model'")
+        if not isinstance(user, str) or not _USER.fullmatch(user) or user == "*" or user.startswith("User:"):
+            raise SettingsError(f"user={user!r} has to be a name in ASCII, as 'pace-model'")
         whole_number(iterations, "iterations", least=4096)
         if iterations > 16_384:
             raise SettingsError(f"iterations={iterations}: Kafka takes at most 16384")

@@ -24,6 +24,7 @@ Describing is part of reading and writing (Kafka's documentation, "Authorization
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 from urllib.parse import quote
@@ -41,6 +42,8 @@ Names = str | Collection[str]
 
 Role = Literal["read", "write", "group", "own"]
 
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
 
 class Grant(NamedTuple):
     """One role of a principal: ``read``, ``write`` or ``own`` of a topic, or the use of a ``group``."""
@@ -48,6 +51,24 @@ class Grant(NamedTuple):
     role: Role
     name: str
     prefixed: bool = False
+
+    def __str__(self) -> str:
+        """As the argument of a call."""
+        return f"{self.role}={self.name + '*' * self.prefixed!r}"
+
+    def covers(self, other: Grant) -> bool:
+        """Whether who has this one may do what the other allows.
+
+        >>> Grant("own", "car-", prefixed=True).covers(Grant("read", "car-44"))
+        True
+        >>> Grant("read", "car-44").covers(Grant("read", "car-", prefixed=True))
+        False
+        """
+        if self.role != other.role and (self.role, other.role) not in {("own", "read"), ("own", "write")}:
+            return False
+        if self.prefixed:
+            return other.name.startswith(self.name)
+        return self.name == "*" or (self.name == other.name and not other.prefixed)
 
 
 def principal_of(user: str) -> str:
@@ -59,7 +80,7 @@ def principal_of(user: str) -> str:
     Raises:
         SettingsError: it is no name.
     """
-    if not isinstance(user, str) or not user.removeprefix("User:"):
+    if not isinstance(user, str) or not user.removeprefix("User:") or not user.isprintable():
         raise SettingsError(f"principal={user!r} has to be the name of a user, as 'alice'")
     return user if user.startswith("User:") else f"User:{user}"
 
@@ -73,25 +94,38 @@ def transactional_ids(group: str) -> str:
     return f"quixframes/{quote(group, safe='')}/"
 
 
-def wanted(*, read: Names = (), write: Names = (), group: Names = (), own: Names = ()) -> frozenset[Grant]:
+def wanted(
+    *, read: Names | None = None, write: Names | None = None, group: Names | None = None, own: Names | None = None
+) -> frozenset[Grant]:
     """The roles that the arguments of a call name.
 
     Raises:
         SettingsError: one is no name, or one of quixframes' own topics, which come with the roles; or none is given.
     """
-    given: dict[Role, Names] = {"read": read, "write": write, "group": group, "own": own}
-    found = set()
+    given: dict[Role, Names | None] = {"read": read, "write": write, "group": group, "own": own}
+    found: set[Grant] = set()
     for role, names in given.items():
-        for name in (names,) if isinstance(names, str) else names:
-            stem = name.removesuffix("*") if isinstance(name, str) else ""
-            if "*" in stem or not (stem or name == "*"):
-                raise SettingsError(f"{role}={name!r} has to be a name, or the beginning of names and a '*'")
-            if role != "group" and stem.startswith(OWN):
-                raise SettingsError(f"{role}={name!r}: quixframes' own topics come with the others, as far as needed")
-            found.add(Grant(role, stem, prefixed=True) if stem != name and stem else Grant(role, name))
+        if not isinstance(names, str | Collection | None):
+            raise SettingsError(f"{role}={names!r} has to be a name, or several in a list")
+        found.update(_wanted(role, name) for name in ((names,) if isinstance(names, str) else names or ()))
     if not found:
         raise SettingsError("nothing is named: say read=, write= or own= with topics, or group= with groups")
     return frozenset(found)
+
+
+def _wanted(role: Role, name: str) -> Grant:
+    stem = name.removesuffix("*") if isinstance(name, str) else ""
+    if "*" in stem or not (stem or name == "*"):
+        raise SettingsError(f"{role}={name!r} has to be a name, or the beginning of names and a '*'")
+    prefixed = stem != name and stem != ""
+    if role == "group":
+        if not name.isprintable():
+            raise SettingsError(f"{role}={name!r} cannot be a group's name: it has characters that cannot be shown")
+    elif stem.startswith(OWN) or (prefixed and OWN.startswith(stem)):
+        raise SettingsError(f"{role}={name!r}: quixframes' own topics come with the others, as far as needed")
+    elif stem and not _TOPIC.fullmatch(stem):
+        raise SettingsError(f"{role}={name!r} cannot be a topic's name: letters, digits, '.', '_' and '-', at most 249")
+    return Grant(role, stem if prefixed else name, prefixed)
 
 
 def lines_of(principal: str, grants: Iterable[Grant]) -> frozenset[Acl]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
+from urllib.parse import unquote
 
 from quixframes.errors import (
     AccessDeniedError,
@@ -123,10 +124,18 @@ def check_may(asked: Asked, operations: Collection[object] | None) -> None:
         raise denied(doing, asked.principal, asked.operation, "topic", asked.topic)
 
 
+# With which role on a topic what is done with quixframes' own topics comes: see quixframes.grants.
+_CONTRACT_ROLES = {"read": "read", "describe": "read"} | dict.fromkeys(("describe_configs", "write", "create"), "own")
+_PLACEMENT_ROLES = dict.fromkeys(("read", "describe", "write"), "write") | {"describe_configs": "own", "create": "own"}
+
+
 def _remedy(principal: str | None, operation: str, resource: str, name: str) -> str:
     user = repr("..." if principal is None else principal.removeprefix("User:"))
     if resource == "topic" and name.startswith("__quixframes."):
-        call = "own=...), with the topic that it is about"
+        roles = _PLACEMENT_ROLES if name.endswith(".placement") else _CONTRACT_ROLES
+        if operation not in roles:
+            return "Only who runs the cluster may"
+        call = f"{roles[operation]}=...), with the topic that it is about"
         return f"Who runs the cluster allows it by client.topics.grant({user}, {call}"
     if resource == "topic":
         role = {"read": "read", "describe": "read", "describe_configs": "read", "write": "write"}.get(operation, "own")
@@ -134,7 +143,8 @@ def _remedy(principal: str | None, operation: str, resource: str, name: str) -> 
     elif resource == "group" and operation in ("read", "describe"):
         call = f"group={name!r}"
     elif resource == "transactional_id":
-        call = "group=..., write=..."
+        group = repr(unquote(name.split("/")[1])) if name.startswith("quixframes/") else "..."
+        call = f"group={group}, write=..."
     else:
         return "Only who runs the cluster may"
     return f"Who runs the cluster allows it by client.topics.grant({user}, {call})"

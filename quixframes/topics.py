@@ -307,10 +307,10 @@ class Topics:
         self,
         principal: str,
         *,
-        read: Names = (),
-        write: Names = (),
-        group: Names = (),
-        own: Names = (),
+        read: Names | None = None,
+        write: Names | None = None,
+        group: Names | None = None,
+        own: Names | None = None,
         dry_run: bool = False,
     ) -> pd.DataFrame:
         """Let a principal do what its role needs, and no more. What it may do already, it may still do.
@@ -322,11 +322,12 @@ class Topics:
         Args:
             principal: the user, as "pace-model".
             read, write, own: topics: a name; one that ends in ``*`` for all that begin like it, "engine-*"; or several.
+                ``"*"`` is all there are, with those that Kafka and quixframes keep for themselves.
             group: consumer groups, in the same way.
             dry_run: only tell what would be added.
 
         Returns:
-            What was added, as :meth:`access` has it.
+            What was added, as :meth:`access` has it. The cluster's other brokers hear of it within a moment.
 
         Raises:
             SettingsError: a name cannot be, or none is given.
@@ -340,16 +341,17 @@ class Topics:
         self,
         principal: str,
         *,
-        read: Names = (),
-        write: Names = (),
-        group: Names = (),
-        own: Names = (),
+        read: Names | None = None,
+        write: Names | None = None,
+        group: Names | None = None,
+        own: Names | None = None,
         dry_run: bool = False,
     ) -> pd.DataFrame:
-        """Take away what :meth:`grant` gave: these roles, or, with none of them, all that the principal was allowed.
+        """Take away what :meth:`grant` gave: these roles, or, where none is said, all that the principal was allowed.
 
         What it needs for the roles that it keeps, stays. Brokers hear of it within a moment, also about connections
-        that are open. What the principal is forbidden is not touched, nor what everybody is allowed.
+        that are open. What the principal is forbidden is not touched, nor what everybody is allowed. A role that is
+        taken away and that a wider one still allows (``read="car-1"`` beside ``read="car-*"``) is told in the log.
 
         Args:
             principal, read, write, group, own, dry_run: as in :meth:`grant`.
@@ -358,7 +360,7 @@ class Topics:
             What was removed, as :meth:`access` has it.
 
         Raises:
-            SettingsError, AccessDeniedError: as :meth:`grant`.
+            SettingsError, AccessDeniedError: as :meth:`grant`; a list without names is none, and not all.
         """
         return self._access.revoke(principal, read=read, write=write, group=group, own=own, dry_run=dry_run)
 

@@ -20,6 +20,7 @@ from confluent_kafka.admin import (
 )
 
 from quixframes.confluent.failures import error_in
+from quixframes.errors import BrokerError
 from quixframes.kafka import Acl
 from quixframes.security import Secret
 
@@ -32,6 +33,7 @@ _RESOURCES = {
     "cluster": ResourceType.BROKER,
     "transactional_id": ResourceType.TRANSACTIONAL_ID,
 }
+_UNKNOWN = "unknown"  # what it calls the operations of a newer Kafka
 _NAMES = {kind: name for name, kind in _RESOURCES.items()}
 
 
@@ -63,9 +65,17 @@ def create_acls(client: Any, wanted: Collection[Acl], left: float) -> None:
 
 
 def delete_acls(client: Any, unwanted: Collection[Acl], left: float) -> None:
-    """Remove exactly these."""
-    filters = [AclBindingFilter(*_parts(one)) for one in unwanted]
-    _done(client.delete_acls(filters, request_timeout=left).values(), left)
+    """Remove exactly these. BrokerError: of some, librdkafka does not know the operation; the others are removed."""
+    known = [one for one in unwanted if one.operation != _UNKNOWN]
+    if known:
+        filters = [AclBindingFilter(*_parts(one)) for one in known]
+        _done(client.delete_acls(filters, request_timeout=left).values(), left)
+    if len(known) < len(unwanted):
+        about = ", ".join(f"{one.resource} {one.name!r}" for one in unwanted if one.operation == _UNKNOWN)
+        raise BrokerError(
+            f"permissions stay on {about}: librdkafka does not know their operations, and kafka-python does, so use "
+            "transport='kafka-python'"
+        )
 
 
 def users(client: Any, left: float) -> dict[str, dict[str, int]]:

@@ -31,6 +31,9 @@ Ask = Callable[[Any], Any]
 """Sends a request, and returns its answer."""
 
 _NO_SUCH_USER = 91  # Kafka's RESOURCE_NOT_FOUND
+_OPERATIONS = {int(one): one.name.lower() for one in ACLOperation} | {15: "two_phase_commit"}
+_NUMBERS = {name: number for number, name in _OPERATIONS.items()}
+_UNKNOWN = "operation "  # of a newer Kafka than kafka-python is: with its number
 
 
 def acls(ask: Ask) -> list[Acl]:
@@ -50,7 +53,7 @@ def acls(ask: Ask) -> list[Acl]:
     return sorted(
         Acl(
             principal=one.principal,
-            operation=ACLOperation(one.operation).name.lower(),
+            operation=_OPERATIONS.get(one.operation) or f"{_UNKNOWN}{one.operation}",
             resource=ResourceType(of.resource_type).name.lower(),
             name=of.resource_name,
             prefixed=of.pattern_type == ACLResourcePatternType.PREFIXED,
@@ -71,7 +74,7 @@ def create_acls(ask: Ask, wanted: Collection[Acl]) -> None:
             resource_pattern_type=_pattern(one),
             principal=one.principal,
             host=one.host,
-            operation=ACLOperation[one.operation.upper()],
+            operation=_number(one),
             permission_type=_permission(one),
         )
         for one in wanted
@@ -88,7 +91,7 @@ def delete_acls(ask: Ask, unwanted: Collection[Acl]) -> None:
             pattern_type_filter=_pattern(one),
             principal_filter=one.principal,
             host_filter=one.host,
-            operation=ACLOperation[one.operation.upper()],
+            operation=_number(one),
             permission_type=_permission(one),
         )
         for one in unwanted
@@ -130,6 +133,10 @@ def _check(*verdicts: Any) -> None:
 
 def _name(mechanism: int) -> str:
     return str(ScramMechanism(mechanism).name).replace("_", "-")
+
+
+def _number(acl: Acl) -> int:
+    return int(acl.operation.removeprefix(_UNKNOWN)) if acl.operation.startswith(_UNKNOWN) else _NUMBERS[acl.operation]
 
 
 def _pattern(acl: Acl) -> ACLResourcePatternType:

@@ -41,9 +41,17 @@ def security_settings(security: Security | None) -> dict[str, Any]:
     if security.token is not None:
         settings["sasl_oauth_token_provider"] = _Tokens(security)
     elif security.password is not None:
-        settings["sasl_plain_username"] = security.user
+        settings["sasl_plain_username"] = _user_of(security)
         settings["sasl_plain_password"] = _Hidden(security.password.reveal())
     return settings
+
+
+def _user_of(security: Security) -> str:
+    """The name, as RFC 5802 has it in SCRAM, where kafka-python sends it as it is."""
+    user = security.user or ""
+    if security.mechanism == "PLAIN":
+        return user
+    return user.replace("=", "=3D").replace(",", "=2C")
 
 
 class TlsFailed(theirs.KafkaConnectionError):  # type: ignore[misc]

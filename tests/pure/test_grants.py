@@ -57,6 +57,24 @@ def test_a_beginning_of_group_names_covers_the_transactions_of_those_groups_alon
     assert transactional_ids(group).startswith(prefix) == group.startswith(begin)
 
 
+@given(grants, names)
+def test_a_role_covers_another_where_it_allows_whatever_the_other_does(given: frozenset[Grant], name: str) -> None:
+    def allows(grant: Grant, role: str, name: str) -> bool:
+        same = grant.role == role or (grant.role == "own" and role in ("read", "write"))
+        return same and (name.startswith(grant.name) if grant.prefixed else grant.name == name)
+
+    for one in given:
+        for other in given:
+            if one.covers(other):
+                for tried in (name, other.name, other.name + name):
+                    assert allows(one, other.role, tried) or not allows(other, other.role, tried)
+            else:
+                tried = other.name + ("/" if other.prefixed else "")
+                assert not allows(one, other.role, tried) or other.prefixed
+    assert Grant("own", "*").covers(Grant("write", "car-", prefixed=True))
+    assert str(Grant("read", "car-", prefixed=True)) == "read='car-*'"
+
+
 def test_who_reads_may_not_write_and_who_writes_may_not_read() -> None:
     def on_topic(grants: frozenset[Grant]) -> set[str]:
         return {line.operation for line in lines_of(WHO, grants) if line.name == "engine"}
@@ -103,10 +121,17 @@ def test_names_are_literal_or_end_in_a_star() -> None:
         (lambda: wanted(read=""), "read=''"),
         (lambda: wanted(read="a*b"), "a\\*b"),
         (lambda: wanted(write=[None]), "write=None"),  # type: ignore[list-item]
+        (lambda: wanted(read=[]), "nothing is named"),
+        (lambda: wanted(read=5), "read=5"),  # type: ignore[arg-type]
+        (lambda: wanted(write="a b/c"), "cannot be a topic's name"),
+        (lambda: wanted(group="pace\n"), "cannot be a group's name"),
         (lambda: wanted(own="__quixframes.contracts"), "come with the others"),
+        (lambda: wanted(own="__*"), "come with the others"),
+        (lambda: wanted(write="_*"), "come with the others"),
         (lambda: wanted(read="__quixframes.*"), "come with the others"),
         (lambda: principal_of(""), "name of a user"),
         (lambda: principal_of("User:"), "name of a user"),
+        (lambda: principal_of("alice\n"), "name of a user"),
         (lambda: principal_of(7), "name of a user"),  # type: ignore[arg-type]
     ],
 )
