@@ -8,10 +8,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -36,6 +38,7 @@ _PATIENCE = 2.2
 _PROBE = "__consumer_offsets"  # a topic to ask for, which says that a broker understands us: any name would do
 _QUESTION = bytes.fromhex("0000000b 0012 0000 00000000 0001 71")  # which requests do you know? Every broker tells.
 _TLS_ALERT = b"\x15\x03"
+_PLACE = re.compile(r"\w://([^/\s]+:\d+)/")  # how librdkafka begins what it says of a broker
 _FINAL = (TlsError, AuthenticationError)  # what trying again cannot mend
 _log = logging.LoggerAdapter(logging.getLogger("quixframes.confluent"), Place().extra)
 
@@ -147,10 +150,11 @@ class Opening:
         while True:
             left = self._patience - (time.monotonic() - start)
             try:
-                client.list_topics(_PROBE, timeout=max(0.01, min(patience, left)))
+                cluster = client.list_topics(_PROBE, timeout=max(0.01, min(patience, left)))
             except KafkaException as exc:
                 failure: BaseException = exc
             else:
+                self._check_named([f"{broker.host}:{broker.port}" for broker in cluster.brokers.values()])
                 self.reason, self._all_down = None, False
                 return
             client.poll(0)
@@ -168,11 +172,27 @@ class Opening:
             # Short at first, since reasons are only seen in between; longer then, since an answer may take long.
             patience = min(1.0, patience * 2)
 
+    def _check_named(self, places: list[str]) -> None:
+        """Raise where who answered names only brokers that are not trusted: all that is asked later would time out."""
+        security = self._connection.security
+        if security is None or not security.encrypted or not set(places).isdisjoint(self._addresses):
+            return
+        found = None
+        for place in places:
+            found = diagnose(replace(self._connection, brokers=(place,)))
+            if found is None or not found.final:
+                return
+        if found is not None:
+            raise found.of(None)
+
     def _failure(self, reason: KafkaError) -> BrokerError:
         """The error for it. librdkafka tells of most of them that the connection ended: so look for ourselves."""
         error = translated(reason, self._doing())
-        if isinstance(error, (*_FINAL, BrokerUnavailableError)) and (found := diagnose(self._connection)):
-            return found.of(error.__cause__)
+        if isinstance(error, (*_FINAL, BrokerUnavailableError)):
+            # Who answers at the addresses that were given may have named another one, which is what fails.
+            places = (*self._connection.brokers, *_PLACE.findall(reason.str()))
+            if found := diagnose(replace(self._connection, brokers=places)):
+                return found.of(error.__cause__)
         return error
 
     def _is_final(self) -> bool:

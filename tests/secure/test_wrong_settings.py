@@ -44,6 +44,15 @@ def test_no_authority_given_where_the_system_does_not_know_it(connect: Client) -
     check(connect, qf.TlsError, "not trusted: give", qf.Security.scram("alice", WRONG))
 
 
+def test_a_broker_that_is_not_trusted_at_the_address_that_it_names_itself(
+    connect: Client, secure_kafka: qf.LocalKafka, strange_ca: str, relaying_front: str
+) -> None:
+    password = secure_kafka.security().password
+    assert password is not None
+    security = qf.Security.scram("admin", password, ca=strange_ca)
+    check(connect, qf.TlsError, "not trusted: give", security, relaying_front)
+
+
 def test_an_expired_certificate(connect: Client, strange_ca: str, expired_front: str) -> None:
     check(connect, qf.TlsError, "has expired", qf.Security.scram("alice", WRONG, ca=strange_ca), expired_front)
 
