@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -36,8 +35,6 @@ REQUEST_TIMEOUT = 10.0
 # tries once a second.
 _PATIENCE = 2.2
 _PROBE = "__consumer_offsets"  # a topic to ask for, which says that a broker understands us: any name would do
-_QUESTION = bytes.fromhex("0000000b 0012 0000 00000000 0001 71")  # which requests do you know? Every broker tells.
-_TLS_ALERT = b"\x15\x03"
 _PLACE = re.compile(r"\w://([^/\s]+:\d+)/")  # how librdkafka begins what it says of a broker
 _FINAL = (TlsError, AuthenticationError)  # what trying again cannot mend
 _log = logging.LoggerAdapter(logging.getLogger("quixframes.confluent"), Place().extra)
@@ -118,8 +115,6 @@ class Opening:
             self.fatal = error
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._all_down = True
-            if self.reason is None and self._speaks_tls():
-                self.reason = KafkaError(KafkaError._SSL, "a TLS alert came back: this is a TLS port")
         elif isinstance(translated(error, ""), _FINAL) or not self._is_final():  # else what says more came first
             self.reason = error
 
@@ -146,7 +141,7 @@ class Opening:
         """
         start = time.monotonic()
         patience = 0.05
-        looked = self._connection.security is None
+        looked = False
         while True:
             left = self._patience - (time.monotonic() - start)
             try:
@@ -159,12 +154,12 @@ class Opening:
                 return
             client.poll(0)
             waited = time.monotonic() - start
-            if self.reason is not None and not looked:
+            if (self.reason is not None or self._all_down) and not looked:
                 looked = True
                 if (found := diagnose(self._connection)) is not None and found.final:
-                    raise found.of(translated(self.reason, "").__cause__)
-            if self.reason is not None and self._all_down and (self._is_final() or waited > _PATIENCE):
-                raise self._failure(self.reason)
+                    raise found.of(failure if self.reason is None else KafkaException(self.reason))
+            if self._all_down and (self._is_final() or waited > _PATIENCE):  # of a hang-up, it may give no reason
+                raise self._failure(self.reason or KafkaError(KafkaError._ALL_BROKERS_DOWN))
             if waited >= self._patience:
                 if self.reason is not None:
                     raise self._failure(self.reason)
@@ -199,23 +194,8 @@ class Opening:
         """Whether trying again cannot mend it."""
         return self.reason is not None and isinstance(translated(self.reason, ""), _FINAL)
 
-    def _speaks_tls(self) -> bool:
-        """Whether what hangs up on us says in TLS that it wants TLS. librdkafka does not tell what it heard before."""
-        return any(_answer(address)[:2] == _TLS_ALERT for address in self._addresses)
-
     def _doing(self) -> str:
         return f"no Kafka broker could be reached at {self._where}"
-
-
-def _answer(address: str) -> bytes:
-    """What a broker's first words are, where it has any."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=0.5) as connected:
-            connected.sendall(_QUESTION)
-            return connected.recv(16)
-    except OSError:
-        return b""
 
 
 class _Log:

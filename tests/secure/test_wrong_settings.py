@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError
 from cryptography.hazmat.primitives import serialization
 
 import quixframes as qf
+from quixframes.confluent.failures import translated
 from quixframes.local_secure import LocalSecurity
 from tests.secrets_kept import keep
 from tests.secure.conftest import Client
@@ -193,6 +195,14 @@ def test_a_port_where_nobody_listens(connect: Client, folder: Path) -> None:
         at = f"127.0.0.1:{taken.getsockname()[1]}"
         security = qf.Security.scram("alice", WRONG, ca=folder / "ca.pem")
         check(connect, qf.BrokerUnavailableError, "check the address", security, at)
+
+
+def test_a_certificate_that_librdkafka_alone_finds_wrong_is_not_told_as_no_kafka() -> None:
+    words = "SSL handshake failed: error:0A000086:SSL routines::certificate verify failed"
+    error = translated(KafkaError(KafkaError._SSL, words), "engine cannot be read")
+    assert type(error) is qf.TlsError
+    assert "no trusted connection could be made" in str(error)
+    assert "certificate verify failed" in str(error)
 
 
 OPENINGS: dict[str, Callable[[qf.StreamingClient, str], object]] = {
