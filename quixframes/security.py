@@ -74,7 +74,7 @@ class Security:
         mechanism: how to log in. Default: not at all, or by the certificate alone.
         user, password: who logs in by PLAIN or SCRAM.
         token: for OAUTHBEARER, a function that returns a token that is valid now. It is called for each new
-            connection, and again before the token ends; from any thread.
+            connection, and again before the token ends; from any thread. It has 6 s.
         encrypted: whether the connection is made over TLS. Default True.
         allow_plaintext: True lets a password or token travel without TLS, where everybody on the way can take it.
 

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 
 from quixframes.confluent.failures import translated
-from quixframes.confluent.secured import security_settings
+from quixframes.confluent.secured import TokenSource, security_settings
 from quixframes.diagnosis import diagnose
 from quixframes.errors import AuthenticationError, BrokerError, BrokerUnavailableError, SettingsError, TlsError
 from quixframes.logs import Place
@@ -108,6 +108,7 @@ class Opening:
         self.reason: KafkaError | None = None
         self.fatal: KafkaError | None = None
         self._all_down = False
+        self._tokens: TokenSource | None = None
 
     def __call__(self, error: KafkaError) -> None:
         """Called in the client's ``poll``."""
@@ -120,7 +121,13 @@ class Opening:
 
     def because(self) -> str:
         """The latest reason, for the end of a sentence."""
-        return f" ({self.reason.str()})" if self.reason is not None else ""
+        reason = self.no_token or (self.reason.str() if self.reason is not None else "")
+        return f" ({reason})" if reason else ""
+
+    @property
+    def no_token(self) -> str:
+        """Why the user's function gave no token the last time that it was asked; empty where it did."""
+        return "" if self._tokens is None or self._tokens.failure is None else str(self._tokens.failure)
 
     def made(self, factory: Callable[[dict[str, Any]], Any], settings: dict[str, Any]) -> Any:
         """The client that the factory makes.
@@ -128,6 +135,7 @@ class Opening:
         Raises:
             SettingsError: librdkafka takes no such value.
         """
+        self._tokens = settings.get("oauth_cb")
         try:
             return factory(settings)
         except KafkaException as exc:

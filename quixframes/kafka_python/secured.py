@@ -18,6 +18,7 @@ from quixframes import refusals
 from quixframes.diagnosis import tls_refusal
 from quixframes.security import Security
 from quixframes.tls import context_of
+from quixframes.tokens import Tokens
 
 __all__ = ["TlsFailed", "TlsTransport", "security_settings"]
 
@@ -120,11 +121,11 @@ class TlsTransport(KafkaSSLTransport):  # type: ignore[misc]
 
 class _Tokens(AbstractTokenProvider):  # type: ignore[misc]
     def __init__(self, security: Security) -> None:
-        self._security = security
+        self._tokens = Tokens(security)
 
     def token(self) -> str:
         """A token. AuthenticationError: the user's function fails."""
-        return self._security.new_token()
+        return self._tokens.new()
 
 
 class _Hidden(str):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
@@ -17,6 +19,7 @@ from quixframes.confluent.failures import translated
 from quixframes.local_secure import LocalSecurity
 from tests.secrets_kept import keep
 from tests.secure.conftest import Client
+from tests.waiting import wait_for
 
 WRONG = "tyres-wrong-password"
 LIMIT = 10.0
@@ -168,6 +171,50 @@ def test_a_token_function_that_fails(connect: Client, folder: Path) -> None:
 
     security = qf.Security.oauth(token, ca=folder / "ca.pem")
     check(connect, qf.AuthenticationError, "ConnectionError: the identity provider is away", security)
+
+
+def test_a_token_function_that_hangs_costs_seconds_and_closing_none(
+    connect: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quixframes.tokens.LONGEST", 1.0)
+    over = threading.Event()
+    security = qf.Security.oauth(lambda: str(over.wait()), ca=folder / "ca.pem")
+    client = connect(security)
+    for _ in range(2):
+        start = time.monotonic()
+        with pytest.raises(qf.AuthenticationError, match="the function given as token did not return within 1 s"):
+            client.topics.exists("engine")
+        assert time.monotonic() - start < LIMIT
+    start = time.monotonic()
+    client.close()
+    assert time.monotonic() - start < 5
+    over.set()
+
+
+def test_a_token_function_that_fails_once_the_first_token_has_ended_is_named(
+    secure_kafka: qf.LocalKafka, folder: Path, transport: Any
+) -> None:
+    away = threading.Event()
+
+    def token() -> str:
+        if away.is_set():
+            raise ConnectionError("the identity provider is away")
+        return LocalSecurity(secure_kafka.directory).token("admin", lifetime=4)
+
+    def failure() -> str:
+        try:
+            client.topics.exists("engine")
+        except qf.BrokerError as exc:
+            return f"{type(exc).__name__}: {exc}"
+        return ""
+
+    security = qf.Security.oauth(token, ca=folder / "ca.pem")
+    with qf.StreamingClient(
+        secure_kafka.address, security=security, transport=transport, connect_timeout="2s"
+    ) as client:
+        assert failure() == ""
+        away.set()
+        assert wait_for(lambda: re.match("AuthenticationError.*ConnectionError: the identity provider", failure()))
 
 
 def test_a_token_that_the_broker_does_not_take(connect: Client, folder: Path) -> None:
