@@ -142,7 +142,7 @@ class LocalSecurity:
 
     def _read(self) -> dict[str, Any]:
         try:
-            return tomllib.loads(self._profiles.read_text())
+            return tomllib.loads(self._profiles.read_text(encoding="utf-8"))
         except (OSError, tomllib.TOMLDecodeError) as exc:
             raise LocalKafkaError(f"{self._profiles} cannot be read: {exc}") from exc
 
@@ -188,7 +188,9 @@ def _base64(data: bytes) -> str:
 
 
 def _table(name: str, values: Mapping[str, str]) -> str:
-    return f"\n[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    # JSON would write an emoji as two halves, which TOML does not know.
+    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+    return f"\n[{name}]\n" + "".join(lines)
 
 
 def _write(path: Path, data: bytes) -> None:

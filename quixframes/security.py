@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from quixframes.errors import AuthenticationError, SettingsError
 
-__all__ = ["MECHANISMS", "Mechanism", "Pem", "Secret", "Security", "is_pem"]
+__all__ = ["MECHANISMS", "Hidden", "Mechanism", "Pem", "Secret", "Security", "is_pem"]
 
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
 MECHANISMS: tuple[Mechanism, ...] = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
@@ -51,6 +51,15 @@ class Secret:
 
     def __bool__(self) -> bool:
         return bool(self._text)
+
+
+class Hidden(str):
+    """A secret in the settings of a Kafka client, which may write them to its log as a whole: its repr is ``***``."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
 
 
 Pem: TypeAlias = "str | os.PathLike[str] | Secret"

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from quixframes.errors import AuthenticationError
-from quixframes.security import Security
+from quixframes.security import Hidden, Security
 from quixframes.tls import context_of, pem_text
 from quixframes.tokens import Tokens
 
@@ -38,7 +38,7 @@ def security_settings(security: Security | None) -> dict[str, Any]:
         settings["oauth_cb"] = TokenSource(security)
     elif security.password is not None:
         settings["sasl.username"] = security.user
-        settings["sasl.password"] = security.password.reveal()
+        settings["sasl.password"] = Hidden(security.password.reveal())
     return settings
 
 
@@ -56,12 +56,11 @@ def _tls(security: Security) -> dict[str, Any]:
         if system := places.cafile or places.capath:
             settings["ssl.ca.location"] = system
     if security.certificate is not None:
-        settings["ssl.certificate.pem"] = pem_text(security.certificate, "certificate")
-        settings["ssl.key.pem"] = (
-            settings["ssl.certificate.pem"] if security.key is None else pem_text(security.key, "key")
-        )
+        certificate = Hidden(pem_text(security.certificate, "certificate"))  # the key may be with it
+        settings["ssl.certificate.pem"] = certificate
+        settings["ssl.key.pem"] = certificate if security.key is None else Hidden(pem_text(security.key, "key"))
         if security.key_password is not None:
-            settings["ssl.key.password"] = security.key_password.reveal()
+            settings["ssl.key.password"] = Hidden(security.key_password.reveal())
     return settings
 
 
