@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 import quixframes as qf
 from quixframes.local_secure import LocalSecurity
@@ -33,6 +34,15 @@ def test_of_three_secured_brokers_one_may_fail_and_come_back_and_nothing_is_left
             kafka.broker(1).restart()
             assert client.topics.list() == ["clean", "engine"]
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["my folder", "🏎"])
+def test_a_folder_where_kafka_would_not_find_its_key_is_refused(tmp_path: Path, name: str) -> None:
+    kafka = qf.LocalKafka(tmp_path / name, secure=True, keep=False)
+    with pytest.raises(qf.LocalKafkaError, match=f"cannot be in .*{name}: .*name another one"):
+        kafka.start()
+    with pytest.raises(qf.LocalKafkaError, match="not started with secure=True"):
+        kafka.security()
 
 
 def test_in_a_folder_that_others_may_look_into_they_can_read_neither_topics_nor_passwords(tmp_path: Path) -> None:

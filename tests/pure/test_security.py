@@ -17,7 +17,6 @@ from confluent_kafka import Producer
 import quixframes as qf
 from quixframes.confluent.secured import security_settings
 from quixframes.job import Job
-from quixframes.local_secure import LocalSecurity
 from quixframes.oauth import ClientCredentials
 from quixframes.profiles import environment_profile, named_profile
 from quixframes.settings import Connection
@@ -178,19 +177,14 @@ def test_a_profile_says_how_to_connect_and_its_paths_are_beside_it(tmp_path: Pat
 
 
 def test_a_profile_may_be_in_a_folder_of_any_name(tmp_path: Path) -> None:
-    folder = tmp_path / 'my 🏎 folder "é"'
-    made = LocalSecurity(folder)
+    folder = tmp_path / 'my 🏎 "folder"'
     folder.mkdir()
-    made.make()
-    made.tell("127.0.0.1:1", "127.0.0.1:2")
-    environ = {"QUIXFRAMES_CONFIG": str(made.profiles)}
-    for name, mechanism in (("alice", "SCRAM-SHA-512"), ("alice-certificate", None)):
-        found = named_profile(name, environ).security
-        assert found is not None
-        keep(*made.passwords().values())
-        assert security_settings(found)["security.protocol"] == ("SASL_SSL" if mechanism else "SSL")
-        assert folder.name in repr(found)
-        context_of(found)  # its files are read
+    (folder / "the é ca.pem").write_bytes(trustme.CA().cert_pem.bytes())
+    text = f'["🏎"]\nbroker = "kafka:9093"\nca = "the é ca.pem"\nuser = "a"\npassword = "{PASSWORD}"\n'
+    found = named_profile("🏎", config(folder, text)).security
+    assert found == qf.Security.scram("a", PASSWORD, ca=folder / "the é ca.pem")
+    assert "BEGIN CERTIFICATE" in security_settings(found)["ssl.ca.pem"]
+    assert context_of(found).get_ca_certs()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
