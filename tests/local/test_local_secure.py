@@ -45,7 +45,10 @@ def test_a_folder_where_kafka_would_not_find_its_key_is_refused(tmp_path: Path, 
         kafka.security()
 
 
-def test_in_a_folder_that_others_may_look_into_they_can_read_neither_topics_nor_passwords(tmp_path: Path) -> None:
+def test_in_a_folder_that_others_may_look_into_they_can_read_neither_topics_nor_passwords(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIXFRAMES_PASSWORD", "tyres-and-fuel")  # of another cluster: no business of this one
     folder = tmp_path / "open"
     folder.mkdir()
     folder.chmod(0o755)
@@ -55,6 +58,8 @@ def test_in_a_folder_that_others_may_look_into_they_can_read_neither_topics_nor_
             register(folder)
             with qf.StreamingClient(kafka.address, security=kafka.security()) as client:
                 client.topics.create("engine", partitions=1)
+            started = [psutil.Process(kafka.pid), *psutil.Process(kafka.pid).parents()[:1]]
+            assert not any("QUIXFRAMES_PASSWORD" in process.environ() for process in started)
             open_to_others = {
                 path.relative_to(folder).parts[0]
                 for path in folder.rglob("*")
