@@ -233,8 +233,8 @@ def test_a_password_is_made_changed_and_ends_with_its_user(scene: Scene) -> None
     def refused(password: qf.Secret) -> bool:
         try:
             scene.model(password).topics.list()
-        except qf.AuthenticationError:
-            return True
+        except qf.AuthenticationError as exc:
+            return "the login was refused: check the user, the password" in str(exc)
         return False
 
     assert wait_for(lambda: not refused(new))
