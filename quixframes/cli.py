@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ except ModuleNotFoundError as exc:
 import quixframes as qf
 from quixframes import cli_run, local
 from quixframes.local_secure import USERS
+from quixframes.profiles import environment_profile, named_profile
 
 __all__ = ["app", "main"]
 
@@ -73,14 +75,19 @@ def demo(
     broker: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", envvar="QUIXFRAMES_BROKER", help="Use this Kafka instead of one started for the demo."
+            metavar="HOST:PORT", help="Use this Kafka, or QUIXFRAMES_BROKER, instead of one started for the demo."
         ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Connect as this table of the configuration file says."),
     ] = None,
 ) -> None:
     """A year of New York's weather through a real Kafka and two models, ending in a table and a picture."""
     with _extra("demo"):
         from quixframes.demo import run
-    run(broker=broker, keep=keep, out=out)
+    found = named_profile(profile, os.environ) if profile else environment_profile(os.environ)
+    run(broker=broker or found.broker, security=found.security, keep=keep, out=out)
 
 
 @local_app.command()

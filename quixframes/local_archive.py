@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quixframes.local_packages import beside
-from quixframes.local_process import hold
+from quixframes.local_process import environment, hold
 
 __all__ = ["SharedClasses"]
 
@@ -69,7 +69,7 @@ class SharedClasses:
         tool = [self._java, "-Xshare:dump", "-XX:+UseSerialGC", f"-XX:SharedClassListFile={noted}"]
         tool += [f"-XX:SharedArchiveFile={archive}", "-cp", self._path]
         subprocess.run(  # nosec B603  # Java from a package
-            tool, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT, check=True
+            tool, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT, check=True
         )
 
     @property

@@ -19,7 +19,7 @@ from pathlib import Path
 from quixframes.errors import LocalKafkaError
 from quixframes.local_archive import SharedClasses
 from quixframes.local_folder import State, claim, find, last_ports, open_own, prepare, tail, write_state
-from quixframes.local_process import HOST, birth, condition, end, locked, refuse_taken, usable
+from quixframes.local_process import HOST, birth, condition, end, environment, locked, refuse_taken, usable
 from quixframes.local_secure import LocalSecurity
 from quixframes.local_storage import format_storage
 
@@ -190,6 +190,7 @@ class LocalBroker:
                     stdout=subprocess.PIPE,
                     stderr=console,
                     cwd=directory,
+                    env=environment(),
                     umask=0o077,
                     pass_fds=[lock],
                     start_new_session=True,  # a Ctrl-C in the terminal is for us, not for the broker

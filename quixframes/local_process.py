@@ -25,9 +25,26 @@ try:
 except ImportError as exc:
     raise LocalKafkaError("the local Kafka runs on Linux and macOS; here, give a broker's address") from exc
 
-__all__ = ["HOST", "alive", "birth", "condition", "end", "free_port", "hold", "locked", "refuse_taken", "usable"]
+__all__ = [
+    "HOST",
+    "alive",
+    "birth",
+    "condition",
+    "end",
+    "environment",
+    "free_port",
+    "hold",
+    "locked",
+    "refuse_taken",
+    "usable",
+]
 
 HOST = "127.0.0.1"
+
+
+def environment() -> dict[str, str]:
+    """What a Kafka of this machine is started with: not what this program logs in with elsewhere."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("QUIXFRAMES_")}
 
 
 def birth(pid: int) -> str | None:

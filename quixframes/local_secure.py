@@ -56,7 +56,7 @@ class LocalSecurity:
     @property
     def jwks(self) -> str:
         """The address of the file with the key that checks tokens."""
-        return (self.folder / "jwks.json").as_uri()
+        return (self.folder / "jwks.json").absolute().as_uri()
 
     @property
     def profiles(self) -> Path:
@@ -68,7 +68,13 @@ class LocalSecurity:
         return self.folder / "profiles.toml"
 
     def make(self) -> None:
-        """Make certificates and users, unless they are there. LocalKafkaError: a package is missing."""
+        """Make certificates and users, unless they are there. LocalKafkaError: a package is missing, or the folder is
+        one that Kafka would not find."""
+        if self.jwks != f"file://{(self.folder / 'jwks.json').absolute()}":  # it takes %20 for the name itself
+            raise LocalKafkaError(
+                f"a secured local Kafka cannot be in {self.folder.parent}: Kafka finds no key in a folder whose path "
+                "has spaces or other characters in it that a URL cannot have; name another one"
+            )
         if self.exists:
             return
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import re
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from quixframes.errors import LocalKafkaError
 from quixframes.local_folder import open_own, tail
 from quixframes.local_packages import beside
+from quixframes.local_process import environment
 
 __all__ = ["format_storage"]
 
@@ -52,16 +54,24 @@ def format_storage(
     tool = [*java, "kafka.tools.StorageTool", "@tmp/format"]
     try:
         done = subprocess.run(  # nosec B603  # Kafka's own tool, with Java from a package
-            tool, cwd=directory, umask=0o077, capture_output=True, text=True, timeout=timeout, check=False
+            tool,
+            cwd=directory,
+            env=environment(),
+            umask=0o077,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise LocalKafkaError(f"the local Kafka's storage could not be made: {exc}") from exc
     finally:
         arguments.unlink()
     if done.returncode:
-        raise LocalKafkaError(
-            f"the local Kafka's storage could not be made\n{done.stdout}{done.stderr}{tail(directory)}"
-        )
+        said = f"{done.stdout}{done.stderr}{tail(directory)}"  # what it does not take, the tool repeats
+        for password in re.findall(r"password=([^\]]+)", " ".join(users)):
+            said = said.replace(password, "***")
+        raise LocalKafkaError(f"the local Kafka's storage could not be made\n{said}")
     if kept is not None:
         with contextlib.suppress(OSError):  # then the next broker asks the tool again
             partial = kept.with_name(f"{kept.name}.{uuid.uuid4().hex}")

@@ -25,7 +25,7 @@ class ClientCredentials:
         scope: what is asked for, where the provider wants to be told.
 
     Raises:
-        SettingsError: a package is missing, or the endpoint is not https.
+        SettingsError: a package is missing, or the endpoint is not https, or has a password in it.
 
     >>> tokens = ClientCredentials("https://id.example.org/token", "pace-model", "secret")
     >>> tokens
@@ -35,6 +35,8 @@ class ClientCredentials:
     def __init__(
         self, token_url: str, client_id: str, client_secret: str | Secret, *, scope: str | None = None
     ) -> None:
+        if "@" in token_url.partition("//")[2].partition("/")[0]:
+            raise SettingsError("token_url has a user or password in it: give them as client_id and client_secret")
         if not token_url.startswith("https://"):
             raise SettingsError(f"token_url={token_url!r} has to begin with https://: a secret is sent there")
         try:

@@ -43,6 +43,8 @@ def environment_profile(environ: Mapping[str, str]) -> Profile:
     Raises:
         SettingsError: what does not go together.
     """
+    if "QUIXFRAMES_MECHANISM" in environ:  # as the others are called
+        raise SettingsError(f"QUIXFRAMES_MECHANISM is not read: it is {_variable('mechanism')}")
     values: dict[str, Any] = {}
     for name in _KNOWN:
         variable = _variable(name)
@@ -51,6 +53,9 @@ def environment_profile(environ: Mapping[str, str]) -> Profile:
     for name in _FLAGS:
         if name in values:
             values[name] = _flag(values[name], _variable(name))
+    if values.get("mechanism") not in (None, *MECHANISMS):
+        variable = _variable("mechanism")
+        raise SettingsError(f"{variable}={values['mechanism']!r} has to be one of {', '.join(MECHANISMS)}")
     return _profile(values, environ, Path.cwd(), "the environment (QUIXFRAMES_...)")
 
 
@@ -159,7 +164,8 @@ def _secret(name: str, values: Mapping[str, Any], environ: Mapping[str, str], fo
     value = values[given[0]]
     if given[0].endswith("_env"):
         if value not in environ:
-            raise SettingsError(f"{given[0]}={value!r}: there is no such environment variable")
+            named = repr(value) if value.isupper() and value.isidentifier() else "so"  # it may be the secret
+            raise SettingsError(f"{given[0]} names an environment variable, and there is none called {named}")
         return Secret(environ[value])
     if given[0].endswith("_file"):
         path = folder / Path(value).expanduser()

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from quixframes.errors import AuthenticationError, SettingsError
 
-__all__ = ["MECHANISMS", "Mechanism", "Pem", "Secret", "Security", "is_pem"]
+__all__ = ["MECHANISMS", "Hidden", "Mechanism", "Pem", "Secret", "Security", "is_pem"]
 
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
 MECHANISMS: tuple[Mechanism, ...] = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
@@ -53,6 +53,15 @@ class Secret:
         return bool(self._text)
 
 
+class Hidden(str):
+    """A secret in the settings of a Kafka client, which may write them to its log as a whole: its repr is ``***``."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
+
+
 Pem: TypeAlias = "str | os.PathLike[str] | Secret"
 """The path of a file in PEM format, or its text (which begins with ``-----BEGIN``)."""
 
@@ -74,7 +83,7 @@ class Security:
         mechanism: how to log in. Default: not at all, or by the certificate alone.
         user, password: who logs in by PLAIN or SCRAM.
         token: for OAUTHBEARER, a function that returns a token that is valid now. It is called for each new
-            connection, and again before the token ends; from any thread.
+            connection, and again before the token ends; from any thread. It has 6 s.
         encrypted: whether the connection is made over TLS. Default True.
         allow_plaintext: True lets a password or token travel without TLS, where everybody on the way can take it.
 

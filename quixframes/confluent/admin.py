@@ -30,7 +30,7 @@ from confluent_kafka.admin import (
 from quixframes.confluent import permissions
 from quixframes.confluent.failures import UNKNOWN_TOPIC, error_in, is_passing, translated
 from quixframes.confluent.opening import Opening, settings_for, within
-from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError, ClosedError
+from quixframes.errors import AccessDeniedError, AuthenticationError, BrokerError, BrokerUnavailableError, ClosedError
 from quixframes.kafka import Acl, PartitionDescription, TopicDescription, TopicDetails
 from quixframes.refusals import USED_AS, Asked, check_may, denied
 from quixframes.security import Secret
@@ -353,6 +353,8 @@ class ConfluentAdmin:
                 raise
             except Exception as exc:
                 if not is_passing(exc) or time.monotonic() >= deadline:
+                    if is_passing(exc) and (why := self._opening.no_token):
+                        raise AuthenticationError(f"{doing}: {why}") from exc
                     raise translated(exc, doing, Asked(self._principal, operation, topic)) from exc
             time.sleep(min(0.1, max(0.0, deadline - time.monotonic())))
 

@@ -39,7 +39,7 @@ _TABLE: Mapping[int, Refusal] = {
     _E._AUTHENTICATION: refusals.LOGIN,
     _E.SASL_AUTHENTICATION_FAILED: refusals.LOGIN,
     _E.UNSUPPORTED_SASL_MECHANISM: refusals.MECHANISM,
-    _E._SSL: refusals.NOT_KAFKA,
+    _E._SSL: refusals.NO_TRUST,
     _E._BAD_MSG: refusals.NOT_KAFKA,
     _E._TRANSPORT: refusals.UNREACHABLE,
     _E._ALL_BROKERS_DOWN: refusals.UNREACHABLE,

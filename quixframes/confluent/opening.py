@@ -8,16 +8,17 @@
 from __future__ import annotations
 
 import logging
-import socket
+import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
 from quixframes.confluent.failures import translated
-from quixframes.confluent.secured import security_settings
+from quixframes.confluent.secured import TokenSource, security_settings
 from quixframes.diagnosis import diagnose
 from quixframes.errors import AuthenticationError, BrokerError, BrokerUnavailableError, SettingsError, TlsError
 from quixframes.logs import Place
@@ -34,8 +35,7 @@ REQUEST_TIMEOUT = 10.0
 # tries once a second.
 _PATIENCE = 2.2
 _PROBE = "__consumer_offsets"  # a topic to ask for, which says that a broker understands us: any name would do
-_QUESTION = bytes.fromhex("0000000b 0012 0000 00000000 0001 71")  # which requests do you know? Every broker tells.
-_TLS_ALERT = b"\x15\x03"
+_PLACE = re.compile(r"\w://([^/\s]+:\d+)/")  # how librdkafka begins what it says of a broker
 _FINAL = (TlsError, AuthenticationError)  # what trying again cannot mend
 _log = logging.LoggerAdapter(logging.getLogger("quixframes.confluent"), Place().extra)
 
@@ -108,6 +108,7 @@ class Opening:
         self.reason: KafkaError | None = None
         self.fatal: KafkaError | None = None
         self._all_down = False
+        self._tokens: TokenSource | None = None
 
     def __call__(self, error: KafkaError) -> None:
         """Called in the client's ``poll``."""
@@ -115,14 +116,18 @@ class Opening:
             self.fatal = error
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._all_down = True
-            if self.reason is None and self._speaks_tls():
-                self.reason = KafkaError(KafkaError._SSL, "a TLS alert came back: this is a TLS port")
         elif isinstance(translated(error, ""), _FINAL) or not self._is_final():  # else what says more came first
             self.reason = error
 
     def because(self) -> str:
         """The latest reason, for the end of a sentence."""
-        return f" ({self.reason.str()})" if self.reason is not None else ""
+        reason = self.no_token or (self.reason.str() if self.reason is not None else "")
+        return f" ({reason})" if reason else ""
+
+    @property
+    def no_token(self) -> str:
+        """Why the user's function gave no token the last time that it was asked; empty where it did."""
+        return "" if self._tokens is None or self._tokens.failure is None else str(self._tokens.failure)
 
     def made(self, factory: Callable[[dict[str, Any]], Any], settings: dict[str, Any]) -> Any:
         """The client that the factory makes.
@@ -130,6 +135,7 @@ class Opening:
         Raises:
             SettingsError: librdkafka takes no such value.
         """
+        self._tokens = settings.get("oauth_cb")
         try:
             return factory(settings)
         except KafkaException as exc:
@@ -143,24 +149,25 @@ class Opening:
         """
         start = time.monotonic()
         patience = 0.05
-        looked = self._connection.security is None
+        looked = False
         while True:
             left = self._patience - (time.monotonic() - start)
             try:
-                client.list_topics(_PROBE, timeout=max(0.01, min(patience, left)))
+                cluster = client.list_topics(_PROBE, timeout=max(0.01, min(patience, left)))
             except KafkaException as exc:
                 failure: BaseException = exc
             else:
+                self._check_named([f"{broker.host}:{broker.port}" for broker in cluster.brokers.values()])
                 self.reason, self._all_down = None, False
                 return
             client.poll(0)
             waited = time.monotonic() - start
-            if self.reason is not None and not looked:
+            if (self.reason is not None or self._all_down) and not looked:
                 looked = True
                 if (found := diagnose(self._connection)) is not None and found.final:
-                    raise found.of(translated(self.reason, "").__cause__)
-            if self.reason is not None and self._all_down and (self._is_final() or waited > _PATIENCE):
-                raise self._failure(self.reason)
+                    raise found.of(failure if self.reason is None else KafkaException(self.reason))
+            if self._all_down and (self._is_final() or waited > _PATIENCE):  # of a hang-up, it may give no reason
+                raise self._failure(self.reason or KafkaError(KafkaError._ALL_BROKERS_DOWN))
             if waited >= self._patience:
                 if self.reason is not None:
                     raise self._failure(self.reason)
@@ -168,34 +175,35 @@ class Opening:
             # Short at first, since reasons are only seen in between; longer then, since an answer may take long.
             patience = min(1.0, patience * 2)
 
+    def _check_named(self, places: list[str]) -> None:
+        """Raise where who answered names only brokers that are not trusted: all that is asked later would time out."""
+        security = self._connection.security
+        if security is None or not security.encrypted or not set(places).isdisjoint(self._addresses):
+            return
+        found = None
+        for place in places:
+            found = diagnose(replace(self._connection, brokers=(place,)))
+            if found is None or not found.final:
+                return
+        if found is not None:
+            raise found.of(None)
+
     def _failure(self, reason: KafkaError) -> BrokerError:
         """The error for it. librdkafka tells of most of them that the connection ended: so look for ourselves."""
         error = translated(reason, self._doing())
-        if isinstance(error, (*_FINAL, BrokerUnavailableError)) and (found := diagnose(self._connection)):
-            return found.of(error.__cause__)
+        if isinstance(error, (*_FINAL, BrokerUnavailableError)):
+            # Who answers at the addresses that were given may have named another one, which is what fails.
+            places = (*self._connection.brokers, *_PLACE.findall(reason.str()))
+            if found := diagnose(replace(self._connection, brokers=places)):
+                return found.of(error.__cause__)
         return error
 
     def _is_final(self) -> bool:
         """Whether trying again cannot mend it."""
         return self.reason is not None and isinstance(translated(self.reason, ""), _FINAL)
 
-    def _speaks_tls(self) -> bool:
-        """Whether what hangs up on us says in TLS that it wants TLS. librdkafka does not tell what it heard before."""
-        return any(_answer(address)[:2] == _TLS_ALERT for address in self._addresses)
-
     def _doing(self) -> str:
         return f"no Kafka broker could be reached at {self._where}"
-
-
-def _answer(address: str) -> bytes:
-    """What a broker's first words are, where it has any."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=0.5) as connected:
-            connected.sendall(_QUESTION)
-            return connected.recv(16)
-    except OSError:
-        return b""
 
 
 class _Log:

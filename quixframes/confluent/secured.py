@@ -10,10 +10,11 @@ import time
 from typing import Any
 
 from quixframes.errors import AuthenticationError
-from quixframes.security import Security
+from quixframes.security import Hidden, Security
 from quixframes.tls import context_of, pem_text
+from quixframes.tokens import Tokens
 
-__all__ = ["security_settings"]
+__all__ = ["TokenSource", "security_settings"]
 
 _TOKEN_LIFE = 300.0  # seconds after which a token is asked for anew that does not say how long it is valid
 
@@ -34,10 +35,10 @@ def security_settings(security: Security | None) -> dict[str, Any]:
         return settings
     settings["sasl.mechanism"] = security.mechanism
     if security.token is not None:
-        settings["oauth_cb"] = _Tokens(security)
+        settings["oauth_cb"] = TokenSource(security)
     elif security.password is not None:
         settings["sasl.username"] = security.user
-        settings["sasl.password"] = security.password.reveal()
+        settings["sasl.password"] = Hidden(security.password.reveal())
     return settings
 
 
@@ -55,27 +56,35 @@ def _tls(security: Security) -> dict[str, Any]:
         if system := places.cafile or places.capath:
             settings["ssl.ca.location"] = system
     if security.certificate is not None:
-        settings["ssl.certificate.pem"] = pem_text(security.certificate, "certificate")
-        settings["ssl.key.pem"] = (
-            settings["ssl.certificate.pem"] if security.key is None else pem_text(security.key, "key")
-        )
+        certificate = Hidden(pem_text(security.certificate, "certificate"))  # the key may be with it
+        settings["ssl.certificate.pem"] = certificate
+        settings["ssl.key.pem"] = certificate if security.key is None else Hidden(pem_text(security.key, "key"))
         if security.key_password is not None:
-            settings["ssl.key.password"] = security.key_password.reveal()
+            settings["ssl.key.password"] = Hidden(security.key_password.reveal())
     return settings
 
 
-class _Tokens:
+class TokenSource:
     """What librdkafka calls for a token and the time of its end, before the last one ends."""
 
+    failure: AuthenticationError | None = None
+    """Why there was none the last time: librdkafka tells only that there was none, and goes on with the old one."""
+
     def __init__(self, security: Security) -> None:
-        self._security = security
+        self._tokens = Tokens(security)
         # Fetched now: confluent-kafka would wait for 10 s for one that does not come, or is over, and not say why.
-        self._first: str | None = security.new_token()
+        self._first: str | None = self._tokens.new()
         if _end_of(self._first) <= time.time():
             raise AuthenticationError("no token could be had: the function given as token returned one that has ended")
 
     def __call__(self, config: str) -> tuple[str, float]:
-        token, self._first = self._first or self._security.new_token(), None
+        token, self._first = self._first, None
+        try:
+            token = token or self._tokens.new()
+        except AuthenticationError as exc:
+            self.failure = exc
+            raise
+        self.failure = None
         return token, _end_of(token)
 
 

@@ -23,6 +23,7 @@ __all__ = ["Outcome", "run"]
 def run(
     *,
     broker: str | None = None,
+    security: qf.Security | None = None,
     keep: bool = False,
     out: str | Path = "demo-output",
     console: Console | None = None,
@@ -32,6 +33,7 @@ def run(
 
     Args:
         broker: a cluster's address. Default: a Kafka on this machine, for the time of the demo.
+        security: how to connect to it.
         keep: leave Kafka running and the topics where they are, to look around in.
         out: the folder that the picture and the page are written to.
         console: where it says what happens. Default: standard output.
@@ -48,8 +50,9 @@ def run(
                 # One that is to be kept lives in the shared folder, where `quixframes local stop` finds it.
                 kafka = qf.LocalKafka(keep=keep, progress=lambda line: status.update(line))
                 broker = opened.enter_context(kafka).address
+                security = kafka.security() if kafka.secured else None
             show.did(f"Kafka runs at {broker}")
-        outcome = run_pipeline(broker, show, keep=keep, day=day)
+        outcome = run_pipeline(broker, show, security=security, keep=keep, day=day)
         if keep and kafka is not None and kafka.owned:
             kafka.detach()
 
@@ -60,19 +63,20 @@ def run(
     show.did(f"drew {folder / 'weather.png'} and {folder / 'weather.html'}")
     show.console.print(scoreboard(outcome))
     if keep:
-        show.console.print(_look_around(broker, outcome), highlight=False)
+        show.console.print(_look_around(broker, outcome, secured=security is not None), highlight=False)
         if kafka is not None:
             show.console.print("When you have seen enough:\n\n    quixframes local stop\n", highlight=False)
     return outcome
 
 
-def _look_around(broker: str, outcome: Outcome) -> str:
+def _look_around(broker: str, outcome: Outcome, *, secured: bool) -> str:
+    login = ", security=..." if secured else ""
     return f"""
 The topics are still there, at [bold]{broker}[/]. To look around in them:
 
     import quixframes as qf
 
-    client = qf.StreamingClient("{broker}")
+    client = qf.StreamingClient("{broker}"{login})
     client.topics.contract("{outcome.names.clean}")
     client.replay("{outcome.names.clean}").events()
     client.replay("{outcome.names.forecast}", streams=["JFK"]).to_frame()

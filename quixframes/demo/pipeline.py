@@ -81,16 +81,19 @@ class Outcome:
     scores: pd.DataFrame
 
 
-def run_pipeline(address: str, show: Show, *, keep: bool, day: float = 0.04) -> Outcome:
+def run_pipeline(
+    address: str, show: Show, *, keep: bool, security: qf.Security | None = None, day: float = 0.04
+) -> Outcome:
     """Make the topics, send the year through both models, and replay what came of it.
 
     Args:
         address: the cluster.
         show: is told what happens.
         keep: whether the topics stay; else they are removed at the end, however that comes.
+        security: how to connect to it.
         day: seconds that a live day lasts.
     """
-    with qf.StreamingClient(address) as client:
+    with qf.StreamingClient(address, security=security) as client:
         names = Names.unused(client.topics.list())
         try:
             contracts = (airports.RAW, airports.CLEAN, airports.FORECAST)
@@ -122,12 +125,12 @@ def send_through(client: qf.StreamingClient, names: Names, show: Show, day: floa
     history, live = year[~is_live(year)], year[is_live(year)]
     show.did(f"read {len(year):,} rows: the weather of three airports, hour by hour, in 2013")
 
-    address = list(client.connection.brokers)
+    address, security = list(client.connection.brokers), client.connection.security
     # Left from the right: the clients close before the pool, which ends the loops that it would wait for.
     with (
         ThreadPoolExecutor() as pool,
-        qf.StreamingClient(address) as one,
-        qf.StreamingClient(address) as other,
+        qf.StreamingClient(address, security=security) as one,
+        qf.StreamingClient(address, security=security) as other,
         client.open_output_topic(names.raw) as raw,
     ):
         streams = [airports.open_stream(raw, airport) for airport in airports.AIRPORTS]

@@ -72,6 +72,8 @@ _LASTING = (theirs.UnknownTopicOrPartitionError, theirs.UnknownTopicIdError)
 
 def is_passing(exc: BaseException) -> bool:
     """Whether the same request may well succeed a moment later."""
+    if isinstance(exc, TlsFailed) and exc.final:
+        return False
     return isinstance(exc, _PASSING) and not isinstance(exc, _LASTING)
 
 

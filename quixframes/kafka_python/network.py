@@ -210,6 +210,8 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
     def get_connection(self, node_id: object, **options: Any) -> Any:
         if not self.bootstrapped and (reason := self._hopeless()) is not None:
             raise reason
+        if node_id is None and (reason := self.failure) is not None and _is_final(reason):
+            raise reason  # none could be chosen: who answered at the first address has named others, which all fail
         known = node_id in self._conns
         try:
             connection = super().get_connection(node_id, **options)

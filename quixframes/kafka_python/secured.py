@@ -16,8 +16,9 @@ from kafka.protocol.sasl import SaslAuthenticateRequest, SaslAuthenticateRespons
 
 from quixframes import refusals
 from quixframes.diagnosis import tls_refusal
-from quixframes.security import Security
+from quixframes.security import Hidden, Security
 from quixframes.tls import context_of
+from quixframes.tokens import Tokens
 
 __all__ = ["TlsFailed", "TlsTransport", "security_settings"]
 
@@ -42,7 +43,7 @@ def security_settings(security: Security | None) -> dict[str, Any]:
         settings["sasl_oauth_token_provider"] = _Tokens(security)
     elif security.password is not None:
         settings["sasl_plain_username"] = _user_of(security)
-        settings["sasl_plain_password"] = _Hidden(security.password.reveal())
+        settings["sasl_plain_password"] = Hidden(security.password.reveal())
     return settings
 
 
@@ -128,20 +129,11 @@ class TlsTransport(KafkaSSLTransport):  # type: ignore[misc]
 
 class _Tokens(AbstractTokenProvider):  # type: ignore[misc]
     def __init__(self, security: Security) -> None:
-        self._security = security
+        self._tokens = Tokens(security)
 
     def token(self) -> str:
         """A token. AuthenticationError: the user's function fails."""
-        return self._security.new_token()
-
-
-class _Hidden(str):
-    """A password in kafka-python's settings, which it writes to its log as a whole, at DEBUG."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "***"
+        return self._tokens.new()
 
 
 class _NoPasswords(logging.Filter):

@@ -21,6 +21,7 @@ import quixframes as qf
 from quixframes.cli import app
 from quixframes.job import Job
 from quixframes.local import KAFKA_VERSION
+from quixframes.profiles import environment_profile
 from quixframes.settings import seconds
 from tests.docs.snippets import ROOT
 
@@ -313,3 +314,17 @@ def test_certificates_are_of_the_names_under_which_brokers_are_reached(tmp_path:
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     assert "already" in again.stdout
     assert (secrets / "store-password").read_text().strip() == password
+
+
+def test_the_example_of_a_model_on_the_secured_cluster_fits_it_and_its_password_is_kept() -> None:
+    text = (ROOT / "docker" / "README.md").read_text()
+    compose = (ROOT / "docker" / "compose.secure.yaml").read_text()
+    (name,) = re.findall("^name: (.+)$", compose, re.MULTILINE)
+    assert f"--network {name}_default " in text
+    (lines,) = re.findall(r'write_text\(f"""\\\n(.+?)"""\)', text, re.DOTALL)
+    found = environment_profile(dict(line.split("=", 1) for line in lines.splitlines()))
+    assert found.security is not None
+    assert found.security.user == "smoothing"
+    assert all(f"hostname: {broker.split(':')[0]}" in compose for broker in str(found.broker).split(","))
+    assert text.index("touch(mode=0o600)") < text.index("write_text(")
+    assert "chmod 600 /etc/quixframes/smoothing.env" in text

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 import quixframes as qf
 from quixframes.local_secure import LocalSecurity
@@ -35,7 +36,19 @@ def test_of_three_secured_brokers_one_may_fail_and_come_back_and_nothing_is_left
     assert not folder.exists()
 
 
-def test_in_a_folder_that_others_may_look_into_they_can_read_neither_topics_nor_passwords(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["my folder", "🏎"])
+def test_a_folder_where_kafka_would_not_find_its_key_is_refused(tmp_path: Path, name: str) -> None:
+    kafka = qf.LocalKafka(tmp_path / name, secure=True, keep=False)
+    with pytest.raises(qf.LocalKafkaError, match=f"cannot be in .*{name}: .*name another one"):
+        kafka.start()
+    with pytest.raises(qf.LocalKafkaError, match="not started with secure=True"):
+        kafka.security()
+
+
+def test_in_a_folder_that_others_may_look_into_they_can_read_neither_topics_nor_passwords(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIXFRAMES_PASSWORD", "tyres-and-fuel")  # of another cluster: no business of this one
     folder = tmp_path / "open"
     folder.mkdir()
     folder.chmod(0o755)
@@ -45,6 +58,8 @@ def test_in_a_folder_that_others_may_look_into_they_can_read_neither_topics_nor_
             register(folder)
             with qf.StreamingClient(kafka.address, security=kafka.security()) as client:
                 client.topics.create("engine", partitions=1)
+            started = [psutil.Process(kafka.pid), *psutil.Process(kafka.pid).parents()[:1]]
+            assert not any("QUIXFRAMES_PASSWORD" in process.environ() for process in started)
             open_to_others = {
                 path.relative_to(folder).parts[0]
                 for path in folder.rglob("*")

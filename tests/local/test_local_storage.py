@@ -50,3 +50,16 @@ def test_where_the_storage_may_be_another_the_tool_is_asked(tmp_path: Path, home
             properties,
             ("--add-scram=...",) if why == "users" else (),
         )
+
+
+def test_where_the_tool_fails_neither_passwords_nor_the_programs_own_login_are_told(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIXFRAMES_PASSWORD", "tyres-and-fuel")
+    tool = ["sh", "-c", "env; cat tmp/format; exit 1"]
+    users = ["--add-scram=SCRAM-SHA-512=[name=alice,password=oil-and-brakes]"]
+    with pytest.raises(LocalKafkaError, match=r"\[name=alice,password=\*\*\*\]") as caught:
+        format_storage(tool, tmp_path / "broker", {"node.id": "3"}, "CLUSTER", 5, home=home, users=users)
+    assert "oil-and-brakes" not in str(caught.value)
+    assert "tyres-and-fuel" not in str(caught.value)
+    assert "PATH=" in str(caught.value)

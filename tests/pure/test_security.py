@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from confluent_kafka import Producer
 
 import quixframes as qf
+from quixframes.confluent.secured import security_settings
 from quixframes.job import Job
+from quixframes.oauth import ClientCredentials
 from quixframes.profiles import environment_profile, named_profile
 from quixframes.settings import Connection
+from quixframes.tls import context_of
 from tests.secrets_kept import SecretsKept, keep
 
 PASSWORD = "tyres-and-fuel"
@@ -100,6 +105,25 @@ def test_a_connection_takes_nothing_else_and_does_not_show_what_it_was_given() -
     assert PASSWORD not in str(caught.value)
 
 
+def test_the_settings_of_a_kafka_client_do_not_show_what_is_secret_in_them(tmp_path: Path) -> None:
+    own = trustme.CA().issue_cert("localhost")
+    both = own.private_key_and_cert_chain_pem.bytes().decode()
+    line = both.splitlines()[2]
+    keep(line, PASSWORD)
+    for security in (qf.Security.plain("alice", PASSWORD), qf.Security.mtls(both, key_password=PASSWORD)):
+        settings = security_settings(security)
+        assert PASSWORD not in repr(settings)
+        assert line not in repr(settings)
+        assert PASSWORD in settings.values()
+        Producer(settings)  # librdkafka takes them
+
+
+def test_an_identity_providers_address_has_no_password_in_it() -> None:
+    with pytest.raises(qf.SettingsError, match="has a user or password in it") as caught:
+        ClientCredentials(f"https://pace:{PASSWORD}@id.example.org/token", "pace", "secret")
+    assert PASSWORD not in str(caught.value)
+
+
 def test_the_environment_says_how_to_connect() -> None:
     environ = {
         "QUIXFRAMES_BROKER": "kafka:9093",
@@ -127,6 +151,8 @@ def test_the_environment_says_how_to_connect() -> None:
         ({"QUIXFRAMES_USER": "a", "QUIXFRAMES_PASSWORD": PASSWORD, "QUIXFRAMES_TLS": "false"}, "allow_plaintext=True"),
         ({"QUIXFRAMES_USER": "a", "QUIXFRAMES_PASSWORD_FILE": "/none"}, "/none cannot be read"),
         ({"QUIXFRAMES_SASL_MECHANISM": "OAUTHBEARER"}, "needs token_url"),
+        ({"QUIXFRAMES_SASL_MECHANISM": "SCRAM"}, "QUIXFRAMES_SASL_MECHANISM='SCRAM' has to be one of PLAIN"),
+        ({"QUIXFRAMES_MECHANISM": "PLAIN"}, "it is QUIXFRAMES_SASL_MECHANISM"),
         ({"QUIXFRAMES_CLIENT_ID": "a", "QUIXFRAMES_CLIENT_SECRET": PASSWORD}, "without token_url"),
     ],
 )
@@ -148,6 +174,17 @@ def test_a_profile_says_how_to_connect_and_its_paths_are_beside_it(tmp_path: Pat
     found = named_profile("production", config(tmp_path, text))
     assert found.broker == "kafka:9093"
     assert found.security == qf.Security.scram("alice", PASSWORD, ca=tmp_path / "ca.pem")
+
+
+def test_a_profile_may_be_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / 'my 🏎 "folder"'
+    folder.mkdir()
+    (folder / "the é ca.pem").write_bytes(trustme.CA().cert_pem.bytes())
+    text = f'["🏎"]\nbroker = "kafka:9093"\nca = "the é ca.pem"\nuser = "a"\npassword = "{PASSWORD}"\n'
+    found = named_profile("🏎", config(folder, text)).security
+    assert found == qf.Security.scram("a", PASSWORD, ca=folder / "the é ca.pem")
+    assert "BEGIN CERTIFICATE" in security_settings(found)["ssl.ca.pem"]
+    assert context_of(found).get_ca_certs()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
@@ -185,7 +222,9 @@ def test_a_password_may_be_in_a_variable_or_in_a_file_of_its_own(tmp_path: Path)
         ('[p]\nbroker = "k:1"\npasword = "tyres-and-fuel"\n', "pasword is not known"),
         ('[p]\nbroker = "k:1"\ntls = "yes"\n', "tls has to be true or false"),
         ('[p]\nbroker = "k:1"\nuser = "a"\npassword = "tyres-and-fuel"\npassword_env = "B"\n', "were both given"),
-        ('[p]\nbroker = "k:1"\nuser = "a"\npassword_env = "NONE_SUCH"\n', "no such environment variable"),
+        ('[p]\nbroker = "k:1"\nuser = "a"\npassword_env = "NONE_SUCH"\n', "there is none called 'NONE_SUCH'"),
+        ('[p]\nbroker = "k:1"\nuser = "a"\npassword_env = "tyres-and-fuel"\n', "names an environment variable"),
+        ('[p]\nbroker = "k:1"\nmechanism = "scram"\n', "mechanism='scram' has to be one of"),
         ('[p]\nbroker = "tyres-and-fuel\n', "is no TOML"),
     ],
 )

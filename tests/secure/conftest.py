@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import logging
+import select
 import socket
 import ssl
 import threading
@@ -111,9 +112,35 @@ def old_front(authority: trustme.CA) -> Iterator[str]:
         yield at
 
 
+@pytest.fixture(scope="session")
+def relaying_front(authority: trustme.CA, secure_kafka: qf.LocalKafka) -> Iterator[str]:
+    """A TLS port of the other authority that passes everything on to the broker, which names its own address."""
+    host, _, port = secure_kafka.address.rpartition(":")
+    trusting = ssl.create_default_context(cafile=secure_kafka.directory / "secure" / "ca.pem")
+
+    def relay(client: ssl.SSLSocket) -> None:
+        with trusting.wrap_socket(socket.create_connection((host, int(port))), server_hostname=host) as broker:
+            others = {client: broker, broker: client}
+            while True:  # on one thread: OpenSSL takes no reading and writing at the same time
+                for link in select.select(list(others), [], [])[0]:
+                    link.settimeout(0)
+                    with contextlib.suppress(ssl.SSLWantReadError):  # what came was TLS's own
+                        if not (data := link.recv(65536)):
+                            return
+                        others[link].settimeout(5)
+                        others[link].sendall(data)
+
+    with _front(authority.issue_cert("127.0.0.1"), then=relay) as at:
+        yield at
+
+
 @contextlib.contextmanager
-def _front(certificate: trustme.LeafCert, context: ssl.SSLContext | None = None) -> Iterator[str]:
-    """A port that shakes hands with that certificate, as any broker does, and has nothing to say after it."""
+def _front(
+    certificate: trustme.LeafCert,
+    context: ssl.SSLContext | None = None,
+    then: Callable[[ssl.SSLSocket], object] = lambda link: link.recv(1),
+) -> Iterator[str]:
+    """A port that shakes hands with that certificate, as any broker does; by default it has nothing to say after it."""
     context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -124,8 +151,11 @@ def _front(certificate: trustme.LeafCert, context: ssl.SSLContext | None = None)
                     link, _ = server.accept()
                 except OSError:
                     return  # the test session is over
-                with contextlib.suppress(OSError), link, context.wrap_socket(link, server_side=True) as encrypted:
-                    encrypted.recv(1)
+                threading.Thread(target=talk, args=(link,), daemon=True).start()
+
+        def talk(link: socket.socket) -> None:
+            with contextlib.suppress(OSError), link, context.wrap_socket(link, server_side=True) as encrypted:
+                then(encrypted)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()

@@ -155,6 +155,15 @@ def test_the_run_command_connects_as_a_profile_or_the_environment_says(
         assert password.reveal() not in done.stdout + done.stderr
 
 
+def test_the_demo_connects_as_a_profile_says(folder: Path, tmp_path: Path) -> None:
+    environ = {**os.environ, "QUIXFRAMES_CONFIG": str(folder / "profiles.toml")}
+    words = [sys.executable, "-m", "quixframes.cli", "demo", "--profile", "alice", "--out", str(tmp_path)]
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "User:alice may not create topic 'weather-raw'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 class Provider(BaseHTTPRequestHandler):
     """An identity provider that gives admin's tokens to who knows the secret."""
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 from cryptography.hazmat.primitives import serialization
 
 import quixframes as qf
+from quixframes.confluent.failures import translated
 from quixframes.local_secure import LocalSecurity
 from tests.secrets_kept import keep
 from tests.secure.conftest import Client
+from tests.waiting import wait_for
 
 WRONG = "tyres-wrong-password"
 LIMIT = 10.0
@@ -42,6 +47,15 @@ def test_an_authority_that_is_not_trusted(connect: Client, strange_ca: str) -> N
 
 def test_no_authority_given_where_the_system_does_not_know_it(connect: Client) -> None:
     check(connect, qf.TlsError, "not trusted: give", qf.Security.scram("alice", WRONG))
+
+
+def test_a_broker_that_is_not_trusted_at_the_address_that_it_names_itself(
+    connect: Client, secure_kafka: qf.LocalKafka, strange_ca: str, relaying_front: str
+) -> None:
+    password = secure_kafka.security().password
+    assert password is not None
+    security = qf.Security.scram("admin", password, ca=strange_ca)
+    check(connect, qf.TlsError, "not trusted: give", security, relaying_front)
 
 
 def test_an_expired_certificate(connect: Client, strange_ca: str, expired_front: str) -> None:
@@ -159,6 +173,50 @@ def test_a_token_function_that_fails(connect: Client, folder: Path) -> None:
     check(connect, qf.AuthenticationError, "ConnectionError: the identity provider is away", security)
 
 
+def test_a_token_function_that_hangs_costs_seconds_and_closing_none(
+    connect: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quixframes.tokens.LONGEST", 1.0)
+    over = threading.Event()
+    security = qf.Security.oauth(lambda: str(over.wait()), ca=folder / "ca.pem")
+    client = connect(security)
+    for _ in range(2):
+        start = time.monotonic()
+        with pytest.raises(qf.AuthenticationError, match="the function given as token did not return within 1 s"):
+            client.topics.exists("engine")
+        assert time.monotonic() - start < LIMIT
+    start = time.monotonic()
+    client.close()
+    assert time.monotonic() - start < 5
+    over.set()
+
+
+def test_a_token_function_that_fails_once_the_first_token_has_ended_is_named(
+    secure_kafka: qf.LocalKafka, folder: Path, transport: Any
+) -> None:
+    away = threading.Event()
+
+    def token() -> str:
+        if away.is_set():
+            raise ConnectionError("the identity provider is away")
+        return LocalSecurity(secure_kafka.directory).token("admin", lifetime=4)
+
+    def failure() -> str:
+        try:
+            client.topics.exists("engine")
+        except qf.BrokerError as exc:
+            return f"{type(exc).__name__}: {exc}"
+        return ""
+
+    security = qf.Security.oauth(token, ca=folder / "ca.pem")
+    with qf.StreamingClient(
+        secure_kafka.address, security=security, transport=transport, connect_timeout="2s"
+    ) as client:
+        assert failure() == ""
+        away.set()
+        assert wait_for(lambda: re.match("AuthenticationError.*ConnectionError: the identity provider", failure()))
+
+
 def test_a_token_that_the_broker_does_not_take(connect: Client, folder: Path) -> None:
     head, claims = "eyJhbGciOiJub25lIn0", "eyJzdWIiOiJhZG1pbiIsImV4cCI6OTk5OTk5OTk5OX0"  # sub: admin, alg: none
     keep(f"{head}.{claims}.")
@@ -184,6 +242,14 @@ def test_a_port_where_nobody_listens(connect: Client, folder: Path) -> None:
         at = f"127.0.0.1:{taken.getsockname()[1]}"
         security = qf.Security.scram("alice", WRONG, ca=folder / "ca.pem")
         check(connect, qf.BrokerUnavailableError, "check the address", security, at)
+
+
+def test_a_certificate_that_librdkafka_alone_finds_wrong_is_not_told_as_no_kafka() -> None:
+    words = "SSL handshake failed: error:0A000086:SSL routines::certificate verify failed"
+    error = translated(KafkaError(KafkaError._SSL, words), "engine cannot be read")
+    assert type(error) is qf.TlsError
+    assert "no trusted connection could be made" in str(error)
+    assert "certificate verify failed" in str(error)
 
 
 OPENINGS: dict[str, Callable[[qf.StreamingClient, str], object]] = {
