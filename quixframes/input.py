@@ -25,6 +25,7 @@ from quixframes.closing import Closing
 from quixframes.commits import Commits
 from quixframes.contracts import Contract
 from quixframes.dead_letters import DeadLetters, LetterDesk
+from quixframes.ends import ends_now
 from quixframes.errors import ClosedError, CommitError, QuixframesError, SettingsError, WireError
 from quixframes.gather import Gatherer
 from quixframes.kafka import Admin, Partition, TransactionalProducer
@@ -174,7 +175,7 @@ class InputTopic(Closing):
             for topic in self._outputs.topics:
                 if topic.name in self.topics:
                     topic.flush()
-            ends = {Partition(name, n): end for name in self.topics for n, end in self._admin.ends(name).items()}
+            ends = {Partition(name, n): end for name in self.topics for n, end in ends_now(self._admin, name).items()}
         bounds = _Bounds(
             ends,
             max_rows,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 
 from quixframes.client import StreamingClient
+from quixframes.ends import ends_now
 from quixframes.kafka import Consumer, Partition
 from quixframes.settings import ReaderSettings
 
@@ -24,7 +25,9 @@ class Remaining:
     def __init__(self, client: StreamingClient, topics: Iterable[str], group: str) -> None:
         self._client = client
         admin = client._get_admin()
-        self._ends = {Partition(topic, n): end for topic in topics for n, end in admin.ends(topic).items() if end > 0}
+        self._ends = {
+            Partition(topic, n): end for topic in topics for n, end in ends_now(admin, topic).items() if end > 0
+        }
         self._firsts = {
             Partition(topic, n): first for topic in {at.topic for at in self._ends} for n, first in
             admin.beginnings(topic).items()

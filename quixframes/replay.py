@@ -28,6 +28,7 @@ from quixframes.batch import RowBatch
 from quixframes.bounded import read_range
 from quixframes.codecs import Codec
 from quixframes.contract_check import ContractCheck
+from quixframes.ends import ends_now
 from quixframes.errors import ContractBreachError, FrameError, SettingsError
 from quixframes.event_frames import decode_events
 from quixframes.frames import FrameDecoder
@@ -160,7 +161,7 @@ class Replay:
 
     def _messages(self) -> Iterator[tuple[Assignment, int, Message]]:
         """The messages that are asked for, as (partition, offset, message)."""
-        begin, end = self._admin.beginnings(self.topic), self._admin.ends(self.topic)
+        begin, end = self._admin.beginnings(self.topic), ends_now(self._admin, self.topic)
         total = sum(end[n] - begin[n] for n in begin)
         if not total:
             return

@@ -57,8 +57,25 @@ def test_what_a_model_writes_counts_with_its_commit_and_no_sooner(
             before = written(session_client, clean).get("s0", [])
             assert len(before) == batch.frame["n"].iloc[0]
             assert batch.commit()
-            # The cluster marks the end in each partition a moment after it has told us.
-            assert wait_for(lambda all=[*before, *batch.frame["n"]]: written(session_client, clean).get("s0") == all)
+            assert written(session_client, clean).get("s0") == [*before, *batch.frame["n"]]
+
+
+def test_what_was_committed_a_moment_ago_is_replayed_and_read_until_now(
+    client: qf.StreamingClient, session_client: qf.StreamingClient, raw: str, clean: str, group: str,
+    make_frame: MakeFrame,
+) -> None:  # fmt: skip
+    """Kafka marks the end of a transaction in each partition a moment after it has acknowledged the commit."""
+    fill(client, raw, make_frame(1_000), 1)
+    opened = client.open_input_topic(raw, group, CommitMode.Manual, exactly_once=True)
+    count = 0
+    with opened as source, client.open_output_topic(clean) as sink:
+        for batch in source.batches(rows=50, timeout=None, until="now"):
+            sink.write(batch.frame, stream=f"s{count % 9}")
+            assert batch.commit()
+            count += 1
+            assert len(session_client.replay(clean, progress=False).to_frame()) == 50 * count
+    with session_client.open_input_topic(clean, f"{group}-next") as results:
+        assert sum(len(batch) for batch in results.batches(until="now")) == 1_000
 
 
 @pytest.mark.parametrize("mode", list(CommitMode))

@@ -64,8 +64,7 @@ def test_a_principal_with_only_its_grant_runs_its_model(scene: Scene, exactly_on
     source = model.open_input_topic(scene.raw, scene.user, exactly_once=exactly_once)
     done = qf.run(lambda frame: frame, source=source, sink=model.open_output_topic(scene.clean), until="now")
     assert (done.rows_in, done.rows_out) == (100, 100)
-    # Kafka answers a commit before it has written the transaction's end, up to which a replay reads.
-    assert wait_for(lambda: len(scene.admin.replay(scene.clean, progress=False).to_frame()) == 200)
+    assert len(scene.admin.replay(scene.clean, progress=False).to_frame()) == 200
 
 
 def forbidden(scene: Scene, model: qf.StreamingClient, frame: pd.DataFrame) -> dict[str, tuple[Any, str, str, str]]:
