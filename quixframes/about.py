@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -56,20 +56,9 @@ class TopicAbout:
             object.__setattr__(self, name, value or None)
         object.__setattr__(self, "made_from", _topics(self.made_from))
 
-    def with_said(self, other: TopicAbout) -> TopicAbout:
-        """These facts, and over them what the other says."""
-        return replace(self, **other._said())
-
-    def _said(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value}
-
-    def __str__(self) -> str:
-        said = ((name.replace("_", " "), value) for name, value in self._said().items())
-        return ", ".join(f"{name} {value if isinstance(value, str) else ' + '.join(value)}" for name, value in said)
-
     def to_json(self) -> str:
         """As text: the same text for the same facts."""
-        said = self._said()
+        said = {name: value for name, value in asdict(self).items() if value}
         return json.dumps({"quixframes": "about", "version": _VERSION, **said}, ensure_ascii=False, sort_keys=True)
 
     @classmethod

@@ -23,7 +23,6 @@ from quixframes.errors import SettingsError
 from quixframes.kafka import Admin, Consumer
 from quixframes.placement import Placement, partition_of
 from quixframes.placement_store import LEASE, PlacementStore
-from quixframes.topic_spec import size_text
 
 __all__ = ["Growth", "grow"]
 
@@ -38,8 +37,6 @@ class Growth:
         streams: how many streams were in it, all of which stay in their partitions.
         would_have_moved: how many of these any other Kafka writer would have moved to another partition.
         seconds: how long it took.
-        retention_size: how large the topic may become now, in bytes over all partitions; None without end. It has
-            grown with the partitions, so that growth removes no rows: ``client.topics.alter`` sets it again.
     """
 
     topic: str
@@ -48,19 +45,15 @@ class Growth:
     streams: int
     would_have_moved: int
     seconds: float
-    retention_size: int | None = None
 
     def __str__(self) -> str:
         if self.before == self.after:
             return f"topic {self.topic!r} has {self.after} partitions already"
-        text = (
+        return (
             f"topic {self.topic!r} has {self.after} partitions, {self.after - self.before} more than before. Its "
             f"{self.streams:,} streams stay where they are ({self.would_have_moved:,} would have moved); those that "
             f"come from now on are spread over all {self.after} ({self.seconds:,.1f} s)"
         )
-        if self.retention_size is None:
-            return text
-        return f"{text}. All of it may now take {size_text(self.retention_size)}: alter(retention_size=...) sets that"
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(str(self))}</p>"
@@ -89,11 +82,9 @@ def grow(
     Raises:
         SettingsError: they would be fewer than there are.
         TopicNotFoundError: there is no such topic.
-        AccessDeniedError: who calls it may not grow the topic, or not see which streams of it have to stay.
     """
     begun = time.monotonic()
     found = admin.describe(topic, to="alter")
-    share = int(admin.details(topic).settings.get("retention.bytes", -1))
     placement = store.get(topic, found.id)
     if placement is None:
         placement = Placement(found.id, (), found.partitions)
@@ -115,9 +106,7 @@ def grow(
         streams |= placement.pins
         placement = store.put(topic, placement.folded_up())
     moved = sum(placement.partition(key) != partition_of(key, placement.partitions) for key in streams)
-    after = placement.partitions
-    room = share * after if share >= 0 and after > before else None
-    return Growth(topic, before, after, len(streams), moved, time.monotonic() - begun, room)
+    return Growth(topic, before, placement.partitions, len(streams), moved, time.monotonic() - begun)
 
 
 def _wait(seconds: float, topic: str, progress: bool) -> None:

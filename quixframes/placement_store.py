@@ -46,13 +46,17 @@ class PlacementStore:
         self._log = CompactedTopic(PLACEMENT, self._apply, self._reset, admin, producer, consumer, settings)
 
     def get(self, topic: str, topic_id: str) -> Placement | None:
-        """The topic's placement; None where it never grew.
-
-        Raises:
-            AccessDeniedError: placements may not be read.
-        """
+        """The topic's placement; None where it never grew."""
         with self._lock:
-            self._log.read()
+            try:
+                self._log.read()
+            except AccessDeniedError as exc:
+                place = Place(topic)
+                log.warning(
+                    "%s: it cannot be seen whether it has grown; its streams go by the partitions it has now: %s",
+                    place, exc, extra=place.extra,
+                )  # fmt: skip
+                return None
             found = self._known.get(topic)
         return found if found is not None and found.topic_id == topic_id else None
 
@@ -91,16 +95,17 @@ class Placer:
     def __init__(self, topic: TopicDescription, store: PlacementStore) -> None:
         self._topic = topic
         self._store = store
-        self._placement: Placement | None = None
-        self._read()
+        self._placement = store.get(topic.name, topic.id)
+        self._read_at = time.monotonic()
 
     def partition(self, stream_id: str) -> int:
         """The partition of a stream that is not open. One that cannot be kept where it was, since its topic grows at
         the moment, is pinned to it first."""
         key = stream_id.encode()
         if time.monotonic() - self._read_at > LEASE:
+            self._read_at = time.monotonic()
             try:
-                self._read()
+                self._placement = self._store.get(self._topic.name, self._topic.id)
             except BrokerUnavailableError as exc:
                 place = Place(self._topic.name)
                 log.debug("%s: it could not be asked whether it has grown: %s", place, exc, extra=place.extra)
@@ -109,14 +114,3 @@ class Placer:
         if self._placement.needs_pin(key):
             self._placement = self._store.pin(self._topic.name, key, self._placement)
         return self._placement.partition(key)
-
-    def _read(self) -> None:
-        self._read_at = time.monotonic()
-        try:
-            self._placement = self._store.get(self._topic.name, self._topic.id)
-        except AccessDeniedError as exc:
-            place = Place(self._topic.name)
-            log.warning(
-                "%s: it cannot be seen whether it has grown; its streams go by the partitions it has now: %s",
-                place, exc, extra=place.extra,
-            )  # fmt: skip

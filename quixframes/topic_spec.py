@@ -14,23 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
-from quixframes.about import TopicAbout
-from quixframes.contracts import Contract
 from quixframes.errors import SettingsError
 from quixframes.kafka import TopicDetails
 from quixframes.settings import Duration, Size, byte_count, nanoseconds, whole_number
 
-__all__ = [
-    "COMPRESSIONS",
-    "Difference",
-    "TopicSpec",
-    "compare",
-    "compare_governance",
-    "duration_text",
-    "size_text",
-]
+__all__ = ["COMPRESSIONS", "Difference", "TopicSpec", "compare", "duration_text", "size_text"]
 
 COMPRESSIONS = ("producer", "none", "gzip", "snappy", "lz4", "zstd")
 
@@ -42,7 +32,7 @@ _SMALLEST_SEGMENT = 2**20  # Kafka takes none below
 _DEFAULT_LIMIT = 1_048_588
 _UNLIMITED = "-1"
 
-_GOVERNANCE = ("contract", "about")  # kept beside the topic, and compared by themselves
+Unlimited = Literal["forever", "unlimited"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +54,6 @@ class TopicSpec:
             "snappy", "lz4" or "zstd".
         min_in_sync: how many replicas have to have a row before its write is acknowledged. With fewer in sync, writing
             fails and reading goes on; 2 at a replication of 3 is usual.
-        contract: what its rows have to be like: a :class:`~quixframes.Contract`, or what ``Contract.of`` takes.
-        about: what it is for: its stage, its owner, and more. What is said about a topic already, and not here, stays.
 
     >>> TopicSpec("engine", partitions=6, retention="7 days", retention_size="50 GB")
     TopicSpec('engine', partitions=6, retention='7 days', retention_size='50 GB')
@@ -79,8 +67,6 @@ class TopicSpec:
     message_limit: Size | None = None
     compression: Literal["producer", "none", "gzip", "snappy", "lz4", "zstd"] | None = None
     min_in_sync: int | None = None
-    contract: Any = None
-    about: TopicAbout | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or self.name in (".", ".."):
@@ -102,10 +88,6 @@ class TopicSpec:
             raise SettingsError(
                 f"min_in_sync={self.min_in_sync} is over replication={self.replication}: nothing could ever be written"
             )
-        if self.contract is not None:
-            object.__setattr__(self, "contract", Contract.of(self.contract))
-        if self.about is not None and not isinstance(self.about, TopicAbout):
-            raise SettingsError(f"about={self.about!r} has to be a quixframes.TopicAbout")
 
     def settings(
         self, partitions: int, *, message_limit: int = _DEFAULT_LIMIT, segment: int = _LARGEST_SEGMENT
@@ -157,7 +139,7 @@ class TopicSpec:
         return f"TopicSpec({', '.join([repr(self.name), *(f'{n}={v!r}' for n, v in said if v is not None)])})"
 
     def __str__(self) -> str:
-        said = [(one.name, getattr(self, one.name)) for one in fields(self)[1:] if one.name not in _GOVERNANCE]
+        said = [(one.name, getattr(self, one.name)) for one in fields(self)[1:]]
         return ", ".join(f"{name} {value}" for name, value in said if value is not None) or "the cluster's defaults"
 
 
@@ -207,31 +189,6 @@ def compare(spec: TopicSpec, found: TopicDetails | None, brokers: int) -> tuple[
     except SettingsError as exc:
         refusal = str(exc)
     return (Difference(spec.name, "topic", "none", str(spec), refusal, spec.settings(spec.partitions or 1)),)
-
-
-def compare_governance(spec: TopicSpec, contract: Contract | None, about: TopicAbout) -> Iterable[Difference]:
-    """The same for what is kept beside the topic.
-
-    Args:
-        spec: what it is to be like.
-        contract: that which the topic carries; None where it has none.
-        about: what is said about it.
-    """
-    if spec.contract is not None and spec.contract != contract:
-        now, refusal = "none", None
-        if contract is not None:
-            now = _columns(contract)
-            reasons = [
-                f"{one.column or 'contract'}: {one.reason}" for one in contract.differences(spec.contract) if one.reason
-            ]
-            refusal = f"it cannot follow the present one ({'; '.join(reasons)})" if reasons else None
-        yield Difference(spec.name, "contract", now, _columns(spec.contract), refusal)
-    if spec.about is not None and (wanted := about.with_said(spec.about)) != about:
-        yield Difference(spec.name, "about", str(about) or "nothing", str(wanted))
-
-
-def _columns(contract: Contract) -> str:
-    return f"{', '.join(contract.columns) or 'no columns'} (policy {contract.policy})"
 
 
 def _shape(spec: TopicSpec, found: TopicDetails) -> Iterable[Difference]:

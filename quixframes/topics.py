@@ -24,10 +24,9 @@ from quixframes.logs import Place
 from quixframes.replay import Replay
 from quixframes.settings import Duration, Size, seconds, whole_number
 from quixframes.subscription import OWN
-from quixframes.topic_apply import apply, make
-from quixframes.topic_plan import Applied
+from quixframes.topic_plan import Applied, Outcome
 from quixframes.topic_report import Balance, TopicReport, balance_of, report_of
-from quixframes.topic_spec import TopicSpec
+from quixframes.topic_spec import Difference, TopicSpec, compare
 from quixframes.topic_survey import Survey, survey
 
 __all__ = ["Topics"]
@@ -76,12 +75,12 @@ class Topics:
         compression: Literal["producer", "none", "gzip", "snappy", "lz4", "zstd"] | None = None,
         min_in_sync: int | None = None,
         contract: Any = None,
-        about: TopicAbout | None = None,
     ) -> TopicDescription:
         """Make a topic, and return when it can be used.
 
         Args:
-            name: letters, digits, dots, underscores and hyphens. Or a :class:`TopicSpec`, which says all of this.
+            name: letters, digits, dots, underscores and hyphens. Or a :class:`TopicSpec`, which says all but the
+                contract.
             partitions: how many instances of one model may share the topic at most. Default 1. It can grow later, not
                 shrink.
             replication: on how many brokers each row is kept; what the cluster has as its default when None.
@@ -91,7 +90,6 @@ class Topics:
             message_limit: the largest message; the cluster's default (usually 1 MiB) when None.
             compression, min_in_sync: as in :class:`TopicSpec`.
             contract: what its rows have to be like, as in :meth:`set_contract`; nothing said when None.
-            about: what it is for, as ``TopicAbout(stage="clean", owner="Data team")``; nothing said when None.
 
         Raises:
             SettingsError: an argument cannot be; the replication is over the number of brokers, for one.
@@ -106,17 +104,14 @@ class Topics:
             message_limit=message_limit,
             compression=compression,
             min_in_sync=min_in_sync,
-            contract=contract,
-            about=about,
         )
+        given = None if contract is None else Contract.of(contract)
         admin = self._admin()
         if spec.replication is not None or spec.min_in_sync is not None:
             spec.check(len(admin.brokers()))
-        make(spec, admin, self._contracts)
-        if spec.contract is not None:
-            self._contracts.set(spec.name, spec.contract, evolve=False)
-        if spec.about is not None:
-            self._contracts.set_about(spec.name, spec.about)
+        self._make(spec)
+        if given is not None:
+            self._contracts.set(spec.name, given, evolve=False)
         return admin.describe(spec.name)
 
     def alter(
@@ -203,8 +198,7 @@ class Topics:
         """Make the topics what they are to be: create those that are not there, change what differs, leave all else.
 
         Each topic is done by itself: what cannot be done, or fails, is told in the result, and the others are done.
-        What is refused: fewer partitions, another replication, a contract that cannot follow the present one. No topic
-        is ever removed.
+        What is refused: fewer partitions, another replication. No topic is ever removed.
 
         Args:
             specs: what topics are to be like.
@@ -225,8 +219,8 @@ class Topics:
         names = [spec.name for spec in specs]
         if twice := {name for name in names if names.count(name) > 1}:
             raise SettingsError(f"there are several specs of topic {', '.join(sorted(twice))}: give one")
-        grow = partial(self.add_partitions, settle=settle, progress=False)
-        return apply(specs, self._admin(), self._contracts, grow, dry_run=dry_run)
+        brokers = len(self._admin().brokers())
+        return Applied(tuple(outcome for spec in specs for outcome in self._apply(spec, brokers, dry_run, settle)))
 
     # Looking
 
@@ -500,6 +494,11 @@ class Topics:
         self._contracts.set_naming(given)
         return given
 
+    def _check_name(self, name: str) -> None:
+        rule = self.naming()
+        if rule is not None:
+            rule.check(name)
+
     def __repr__(self) -> str:
         return "<Topics: list(), table(), describe(name), create(name), alter(name), apply([...]), delete(name), ...>"
 
@@ -529,6 +528,39 @@ class Topics:
                     "%s: was made, with %d partitions and a replication of %d",
                     Place(name), made.partitions, made.replication, extra=Place(name).extra,
                 )  # fmt: skip
+
+    def _make(self, spec: TopicSpec) -> None:
+        self._check_name(spec.name)
+        partitions = 1 if spec.partitions is None else spec.partitions
+        settings = spec.settings(partitions)
+        self._admin().create(spec.name, partitions=partitions, replication=spec.replication, settings=settings)
+
+    def _apply(self, spec: TopicSpec, brokers: int, dry_run: bool, settle: Duration | None) -> builtins.list[Outcome]:
+        try:
+            details: TopicDetails | None = self._admin().details(spec.name)
+        except TopicNotFoundError:
+            details = None
+        except BrokerError as exc:
+            return [Outcome(Difference(spec.name, "", "unknown", str(spec)), "failed", str(exc), exc)]
+        differences = compare(spec, details, brokers)
+        if not differences:
+            return [Outcome(Difference(spec.name, "", "", ""), "as it is to be")]
+        refused = [Outcome(one, "refused", one.refusal) for one in differences if one.refusal is not None]
+        allowed = [one for one in differences if one.refusal is None]
+        if dry_run:
+            return [*(Outcome(one, "to do") for one in allowed), *refused]
+        done: builtins.list[Outcome] = []
+        changes = [one for one in allowed if one.item not in ("topic", "partitions")]
+        settings: Mapping[str, str | None] = {k: v for one in changes for k, v in (one.settings or {}).items()}
+        for one in allowed:
+            if one.item == "topic":
+                done += _tried([one], lambda: self._make(spec))
+            elif one.item == "partitions":
+                grow = partial(self.add_partitions, spec.name, settle=settle, progress=False)
+                done += _tried([one], partial(grow, spec.partitions or 1))
+        if changes:
+            done += _tried(changes, lambda: self._admin().alter(spec.name, settings))
+        return [*done, *refused]
 
     def _report(self, details: TopicDetails, *, rows: bool) -> TopicReport:
         admin, name = self._admin(), details.name
@@ -572,6 +604,14 @@ def _spec(name: str | TopicSpec, **wanted: Any) -> TopicSpec:
     if given := [name for name, value in wanted.items() if value is not None]:
         raise SettingsError(f"{', '.join(given)} beside a TopicSpec: say it in the one or in the other")
     return name
+
+
+def _tried(differences: Sequence[Difference], call: Callable[[], object]) -> builtins.list[Outcome]:
+    try:
+        call()
+    except (BrokerError, SettingsError) as exc:
+        return [Outcome(one, "failed", str(exc), exc) for one in differences]
+    return [Outcome(one, "done") for one in differences]
 
 
 def _time(milliseconds: str | None) -> pd.Timedelta | None:

@@ -144,16 +144,6 @@ def test_a_topic_grows_several_times_and_its_oldest_streams_stay_where_they_were
     assert numbers(client, topic)["0-0"] == [0, 1, 2]
 
 
-def test_growing_removes_no_rows_and_tells_how_large_the_topic_may_become(
-    client: qf.StreamingClient, make_topic: MakeTopic
-) -> None:
-    topic = make_topic(partitions=2, retention_size="10 GB")
-    growth = client.topics.add_partitions(topic, 6, settle="100ms", progress=False)
-    assert growth.retention_size == 30_000_000_000
-    assert "may now take 30 GB: alter(retention_size=...)" in str(growth)
-    assert client.topics.describe(topic).settings["retention.bytes"] == "5000000000"
-
-
 def test_growing_goes_on_where_it_was_cut_off(
     client: qf.StreamingClient, make_topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,42 +175,6 @@ def test_a_desired_state_is_shown_and_then_done(
     assert set(again.table["outcome"]) == {"as it is to be"}
 
 
-def test_a_topics_contract_and_what_it_is_for_are_part_of_its_desired_state(
-    client: qf.StreamingClient, make_topic: MakeTopic, name: str
-) -> None:
-    there, about = make_topic(1, contract={"speed": "float64"}), qf.TopicAbout("clean", owner="Data team")
-    client.topics.set_about(there, stage="raw", description="laps")
-    specs = [
-        qf.TopicSpec(name, contract={"speed": "float64"}, about=about),
-        qf.TopicSpec(there, contract={"speed": "float32"}, about=about),
-        qf.TopicSpec(f"{name}-2", replication=3, contract={"speed": "float64"}),
-        qf.TopicSpec(f"{name}-3", message_limit="3 GB", about=about),
-    ]
-    expected = [
-        (name, "topic", "done"),
-        (name, "contract", "done"),
-        (name, "about", "done"),
-        (there, "about", "done"),
-        (there, "contract", "refused"),
-        (f"{name}-2", "topic", "refused"),
-        (f"{name}-3", "topic", "failed"),
-        (f"{name}-3", "about", "failed"),
-    ]
-    done = client.topics.apply(specs)
-    assert list(done.table[["topic", "item", "outcome"]].itertuples(index=False, name=None)) == expected
-    assert client.topics.contract(name) == qf.Contract({"speed": "float64"})
-    assert client.topics.about(name) == about
-    assert client.topics.about(there) == qf.TopicAbout("clean", owner="Data team", description="laps")
-    assert client.topics.about(f"{name}-3") == qf.TopicAbout()
-    again = client.topics.apply([specs[0], qf.TopicSpec(there, about=about)])
-    assert set(again.table["outcome"]) == {"as it is to be"}
-
-
-def test_a_topic_is_made_with_what_it_is_for(client: qf.StreamingClient, name: str) -> None:
-    client.topics.create(name, about=qf.TopicAbout("raw", owner="Track team"))
-    assert client.topics.about(name).stage == "raw"
-
-
 def test_a_topic_is_made_on_open_where_the_user_allows_it(client: qf.StreamingClient, name: str, group: str) -> None:
     with pytest.raises(TopicNotFoundError, match=name):
         client.open_output_topic(name)

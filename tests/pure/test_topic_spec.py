@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from quixframes.about import TopicAbout
-from quixframes.contracts import Contract
 from quixframes.errors import SettingsError
 from quixframes.kafka import PartitionDescription, TopicDetails
 from quixframes.topic_plan import Applied, Outcome
-from quixframes.topic_spec import Difference, TopicSpec, compare, compare_governance
+from quixframes.topic_spec import Difference, TopicSpec, compare
 
 DEFAULTS = {
     "retention.ms": "604800000",
@@ -86,26 +84,6 @@ def test_a_new_topic_that_cannot_be_is_refused(spec: TopicSpec, text: str) -> No
     assert text in (found.refusal or "")
 
 
-def test_a_contract_and_what_is_said_are_compared_and_what_a_spec_does_not_say_of_them_stays() -> None:
-    spec = TopicSpec("engine", contract={"speed": "float64"}, about=TopicAbout("clean", made_from=("raw",)))
-    said = TopicAbout("raw", owner="Track team")
-    found = [(one.item, one.now, one.wanted) for one in compare_governance(spec, None, said)]
-    wanted = "stage clean, owner Track team, made from raw"
-    assert found == [
-        ("contract", "none", "speed (policy raise)"),
-        ("about", "stage raw, owner Track team", wanted),
-    ]
-    assert not [*compare_governance(spec, spec.contract, said.with_said(spec.about or said))]
-    assert not [*compare_governance(TopicSpec("engine"), spec.contract, said)]
-
-
-def test_a_contract_that_cannot_follow_the_present_one_is_refused_with_the_reason() -> None:
-    spec = TopicSpec("engine", contract={"speed": "float32"})
-    [found] = compare_governance(spec, Contract({"speed": "float64"}), TopicAbout())
-    assert found.refusal is not None
-    assert found.refusal.startswith("it cannot follow the present one (speed: ")
-
-
 def test_a_size_is_of_the_whole_topic_and_divided_by_partitions() -> None:
     assert TopicSpec("engine", retention_size="50 GB").settings(10)["retention.bytes"] == "5000000000"
     assert TopicSpec("engine", retention_size="unlimited").settings(10)["retention.bytes"] == "-1"
@@ -148,11 +126,6 @@ def test_a_message_limit_over_the_segments_that_are_there_makes_them_larger() ->
 def test_a_spec_that_cannot_be_says_why(arguments: dict[str, object], text: str) -> None:
     with pytest.raises(SettingsError, match=text):
         TopicSpec(**{"name": "engine", **arguments})  # type: ignore[arg-type]
-
-
-def test_what_is_about_a_topic_has_to_be_said_as_such() -> None:
-    with pytest.raises(SettingsError, match="about='raw' has to be a quixframes.TopicAbout"):
-        TopicSpec("engine", about="raw")  # type: ignore[arg-type]
 
 
 def test_what_was_applied_is_a_table() -> None:

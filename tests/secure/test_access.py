@@ -184,20 +184,6 @@ def test_an_owner_makes_governs_grows_and_removes_its_topic_and_no_other(scene: 
             attempt()
 
 
-def test_who_may_not_see_which_streams_have_to_stay_grows_no_topic(scene: Scene, make_frame: MakeFrame) -> None:
-    other = f"other-{scene.user}"
-    scene.admin.topics.create(other, partitions=1)
-    with scene.admin.open_output_topic(other) as out:
-        out.write(make_frame(10), stream="car-44")
-    scene.admin.topics.add_partitions(other, 2, settle="1s", progress=False)  # so there is a topic of placements
-    operations = ("alter", "describe_configs", "read")
-    scene.admin._get_admin().create_acls([Acl(f"User:{scene.user}", one, "topic", other) for one in operations])
-    with pytest.raises(qf.AccessDeniedError, match="__quixframes.placement"):
-        scene.model().topics.add_partitions(other, 4, progress=False)
-    assert scene.admin.topics.describe(other).partitions == 2
-    scene.admin.topics.delete(other)
-
-
 def test_what_is_revoked_is_refused_and_what_other_roles_need_stays(scene: Scene, make_frame: MakeFrame) -> None:
     added = scene.grant_model()
     assert list(added.columns) == ["principal", "permission", "operation", "resource", "name", "pattern", "host"]
