@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
+from typing import Any
 
+from quixframes.about import TopicAbout
 from quixframes.contract_store import ContractStore
-from quixframes.errors import BrokerError, SettingsError, TopicNotFoundError
+from quixframes.errors import AccessDeniedError, BrokerError, QuixframesError, SettingsError, TopicNotFoundError
 from quixframes.growth import Growth
-from quixframes.kafka import Admin, TopicDescription, TopicDetails
+from quixframes.kafka import Admin, TopicDescription
 from quixframes.logs import Place
 from quixframes.settings import Duration, seconds
+from quixframes.topic_governance import Governance, compare_governance
 from quixframes.topic_plan import Applied, Outcome
 from quixframes.topic_spec import Difference, TopicSpec, compare
 
@@ -31,7 +34,7 @@ class TopicChanges:
 
     Args:
         admin: gives the client's own.
-        contracts: where contracts and the rule for names are kept.
+        contracts: where contracts, what is said about topics, and the rule for names are kept.
         grow: gives a topic more partitions.
     """
 
@@ -89,45 +92,97 @@ class TopicChanges:
         self._make(spec)
         return self._admin().describe(spec.name)
 
+    def set_about(self, name: str, said: Mapping[str, Any]) -> TopicAbout:
+        """Say so much more about a topic, and keep it; returns all that is said now."""
+        about = replace(self._contracts.about(name) or TopicAbout(), **said)
+        self._contracts.set_about(name, about)
+        return about
+
     def _make(self, spec: TopicSpec) -> None:
-        rule = self._contracts.naming()
-        if rule is not None:
-            rule.check(spec.name)
+        """What is kept beside the topic comes first: whoever finds the topic there, finds it governed."""
+        if (refusal := self._name_refusal(spec.name)) is not None:
+            raise SettingsError(refusal)
         partitions = 1 if spec.partitions is None else spec.partitions
-        settings = spec.settings(partitions)
-        self._admin().create(spec.name, partitions=partitions, replication=spec.replication, settings=settings)
+        try:
+            is_new = not self.exists(spec.name)
+        except AccessDeniedError:
+            is_new = False  # whether it may be made is what matters: what follows tells
+        if is_new:
+            self._govern(spec.name, Governance().after(spec))
+        try:
+            self._admin().create(
+                spec.name, partitions=partitions, replication=spec.replication, settings=spec.settings(partitions)
+            )
+        except QuixframesError:
+            if is_new and not self.exists(spec.name):
+                self._govern(spec.name, Governance())
+            raise
+
+    def _govern(self, name: str, wanted: Governance) -> None:
+        """Keep this of a topic that is new, and nothing of one that had the name before."""
+        if wanted.contract is None:
+            self._contracts.remove(name)
+        else:
+            self._contracts.set(name, wanted.contract, evolve=False)
+        self._contracts.set_about(name, None if wanted.about == TopicAbout() else wanted.about)
+
+    def _name_refusal(self, name: str) -> str | None:
+        rule = self._contracts.naming()
+        return None if rule is None or rule.allows(name) else rule.refusal(name)
 
     def _apply(self, spec: TopicSpec, brokers: int, dry_run: bool, settle: Duration | None) -> list[Outcome]:
         try:
-            details: TopicDetails | None = self._admin().details(spec.name)
-        except TopicNotFoundError:
-            details = None
-        except BrokerError as exc:
+            differences = self._compare(spec, brokers)
+        except QuixframesError as exc:
             return [Outcome(Difference(spec.name, "", "unknown", str(spec)), "failed", str(exc), exc)]
-        differences = compare(spec, details, brokers)
         if not differences:
             return [Outcome(Difference(spec.name, "", "", ""), "as it is to be")]
         refused = [Outcome(one, "refused", one.refusal) for one in differences if one.refusal is not None]
         allowed = [one for one in differences if one.refusal is None]
         if dry_run:
             return [*(Outcome(one, "to do") for one in allowed), *refused]
+        return [*self._do(spec, allowed, settle), *refused]
+
+    def _compare(self, spec: TopicSpec, brokers: int) -> list[Difference]:
+        try:
+            details = self._admin().details(spec.name)
+        except TopicNotFoundError:
+            found = [*compare(spec, None, brokers), *compare_governance(spec, Governance())]
+            refusal = next((one.refusal for one in found if one.refusal), None) or self._name_refusal(spec.name)
+            return [replace(one, refusal=refusal) for one in found]  # all of it is made, or nothing
+        found = [*compare(spec, details, brokers)]
+        if spec.contract is not None or spec.about:
+            now = Governance(self._contracts.get(spec.name), self._contracts.about(spec.name) or TopicAbout())
+            found += compare_governance(spec, now)
+        return found
+
+    def _do(self, spec: TopicSpec, differences: Sequence[Difference], settle: Duration | None) -> list[Outcome]:
+        by_item = {one.item: one for one in differences}
+        if "topic" in by_item:
+            return _tried(differences, lambda: self._make(spec))
         done: list[Outcome] = []
-        changes = [one for one in allowed if one.item not in ("topic", "partitions")]
-        settings: Mapping[str, str | None] = {k: v for one in changes for k, v in (one.settings or {}).items()}
-        for one in allowed:
-            if one.item == "topic":
-                done += _tried([one], lambda: self._make(spec))
-            elif one.item == "partitions":
-                grow = partial(self.grow, spec.name, settle=settle, progress=False)
-                done += _tried([one], partial(grow, spec.partitions or 1))
-        if changes:
-            done += _tried(changes, lambda: self._admin().alter(spec.name, settings))
-        return [*done, *refused]
+        if (partitions := by_item.pop("partitions", None)) is not None:
+            count = spec.partitions or 1
+            done += _tried([partitions], lambda: self.grow(spec.name, count, settle=settle, progress=False))
+            if done[0].state == "failed" and (size := by_item.pop("retention_size", None)) is not None:
+                # It is divided by as many partitions as there were to be, and would take away rows.
+                done.append(
+                    Outcome(size, "failed", "the partitions by which it is divided were not added", done[0].error)
+                )
+        if (contract := by_item.pop("contract", None)) is not None:
+            done += _tried([contract], lambda: self._contracts.set(spec.name, spec.contract, evolve=True))
+        about = [by_item.pop(name) for name in spec.about if name in by_item]
+        if about:
+            done += _tried(about, lambda: self.set_about(spec.name, spec.about))
+        settings: dict[str, str | None] = {k: v for one in by_item.values() for k, v in (one.settings or {}).items()}
+        if by_item:
+            done += _tried(list(by_item.values()), lambda: self._admin().alter(spec.name, settings))
+        return done
 
 
 def _tried(differences: Sequence[Difference], call: Callable[[], object]) -> list[Outcome]:
     try:
         call()
-    except (BrokerError, SettingsError) as exc:
+    except QuixframesError as exc:
         return [Outcome(one, "failed", str(exc), exc) for one in differences]
     return [Outcome(one, "done") for one in differences]

@@ -6,7 +6,6 @@ import builtins
 import html
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -73,12 +72,19 @@ class Topics:
         compression: Literal["producer", "none", "gzip", "snappy", "lz4", "zstd"] | None = None,
         min_in_sync: int | None = None,
         contract: Any = None,
+        stage: str | None = None,
+        owner: str | None = None,
+        description: str | None = None,
+        made_from: Collection[str] | None = None,
+        model: str | None = None,
     ) -> TopicDescription:
         """Make a topic, and return when it can be used.
 
+        Contract, and what it is for, are kept before the topic is there: whoever finds it, finds them too. Of an
+        earlier topic of the name nothing is kept.
+
         Args:
-            name: letters, digits, dots, underscores and hyphens. Or a :class:`TopicSpec`, which says all but the
-                contract.
+            name: letters, digits, dots, underscores and hyphens. Or a :class:`TopicSpec`, which says all of it.
             partitions: how many instances of one model may share the topic at most. Default 1. It can grow later, not
                 shrink.
             replication: on how many brokers each row is kept; what the cluster has as its default when None.
@@ -88,6 +94,7 @@ class Topics:
             message_limit: the largest message; the cluster's default (usually 1 MiB) when None.
             compression, min_in_sync: as in :class:`TopicSpec`.
             contract: what its rows have to be like, as in :meth:`set_contract`; nothing said when None.
+            stage, owner, description, made_from, model: what it is for, as in :meth:`set_about`.
 
         Raises:
             SettingsError: an argument cannot be; the replication is over the number of brokers, for one.
@@ -102,12 +109,14 @@ class Topics:
             message_limit=message_limit,
             compression=compression,
             min_in_sync=min_in_sync,
+            contract=contract,
+            stage=stage,
+            owner=owner,
+            description=description,
+            made_from=made_from,
+            model=model,
         )
-        given = None if contract is None else Contract.of(contract)
-        made = self._changes.create(spec)
-        if given is not None:
-            self._contracts.set(spec.name, given, evolve=False)
-        return made
+        return self._changes.create(spec)
 
     def alter(
         self,
@@ -425,10 +434,8 @@ class Topics:
             "made_from": made_from,
             "model": model,
         }
-        about = replace(self.about(name), **{key: value for key, value in given.items() if value is not None})
         self._admin().describe(name)
-        self._contracts.set_about(name, about)
-        return about
+        return self._changes.set_about(name, {key: value for key, value in given.items() if value is not None})
 
     def naming(self) -> NamingRule | None:
         """The rule that the names of new topics have to keep; None where there is none."""

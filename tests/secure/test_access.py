@@ -170,8 +170,8 @@ def test_an_owner_makes_governs_grows_and_removes_its_topic_and_no_other(scene: 
     mine = f"{scene.user}-laps"
     scene.admin.topics.grant(scene.user, own=f"{scene.user}-*")
     owner = scene.model()
-    owner.topics.create(mine, partitions=1, contract=qf.Contract.of(make_frame(1)))
-    owner.topics.set_about(mine, stage="raw", owner="pits")
+    owner.topics.create(mine, partitions=1, contract=qf.Contract.of(make_frame(1)), stage="raw")
+    owner.topics.set_about(mine, owner="pits")
     with owner.open_output_topic(mine) as out:
         out.write(make_frame(10), stream="car-44")
     owner.topics.alter(mine, retention="1 day")
