@@ -18,6 +18,7 @@ from quixframes.errors import SettingsError
 from quixframes.grants import Names
 from quixframes.growth import Growth
 from quixframes.kafka import Admin, Consumer, TopicDescription
+from quixframes.logs import Place
 from quixframes.replay import Replay
 from quixframes.settings import Duration, Size, whole_number
 from quixframes.subscription import OWN
@@ -178,6 +179,10 @@ class Topics:
 
         Messages of other Kafka clients than quixframes follow the new count at once, as Kafka has it.
 
+        Kafka limits the size of each partition, and each keeps its part of ``retention_size``, so that growing removes
+        no row: the topic as a whole may become that much larger. The result says so, with the call that divides the
+        size anew.
+
         Args:
             name: the topic.
             to: how many partitions it is to have. They can never be fewer again.
@@ -194,7 +199,14 @@ class Topics:
             TopicNotFoundError: there is none of that name.
         """
         whole_number(to, "to", least=1)
-        return self._changes.grow(name, to, settle=settle, progress=progress)
+        growth = self._changes.grow(name, to, settle=settle, progress=progress)
+        log.log(
+            logging.WARNING if growth.size_after != growth.size_before else logging.INFO,
+            "%s",
+            growth,
+            extra=Place(name).extra,
+        )
+        return growth
 
     def apply(self, specs: Sequence[TopicSpec], *, dry_run: bool = False, settle: Duration | None = None) -> Applied:
         """Make the topics what they are to be: create those that are not there, change what differs, leave all else.
