@@ -41,7 +41,7 @@ class TopicAbout:
         model: what makes it: the name of the consumer group that reads ``made_from``, so that its lag can be told.
 
     Raises:
-        SettingsError: one of them is no text, or a topic is made from itself.
+        SettingsError: one of them is no text, or ``made_from`` no list of names.
     """
 
     stage: str | None = None

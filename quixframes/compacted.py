@@ -73,6 +73,18 @@ class CompactedTopic:
             self._begin("")
         return found
 
+    def check(self) -> None:
+        """Refuse who may not both read and write it, before anything depends on that. One that is not there yet passes.
+
+        Raises:
+            AccessDeniedError: the principal may not.
+        """
+        for use in ("read", "write"):
+            try:
+                self._admin().describe(self.name, to=use)
+            except TopicNotFoundError:
+                return
+
     def write(self, key: bytes, value: bytes | None, header: Header) -> tuple[list[Record], int]:
         """Write a message, and read up to it.
 

@@ -2,11 +2,15 @@
 
 What it does, in this order; should it end in the middle, calling it again goes on from there:
 
+0. It sees that it may do all of it: without the record of which streams live where, they would move.
 1. It is written down that the topic grows. From here on a writer that learns of it keeps streams that are new to it by
    the old count, and pins them.
 2. Kafka adds the partitions.
 3. It waits until every writer has learned of it, and until what they wrote before is in the topic.
 4. It reads which streams there are, and writes that down: these stay, all others go by the new count.
+
+What each partition may retain stays as it is: streams stay where they are, so a smaller part would take rows of theirs
+at once. The topic as a whole may become larger by that, which is told.
 """
 
 from __future__ import annotations
@@ -19,10 +23,11 @@ from dataclasses import dataclass
 from tqdm.auto import tqdm
 
 from quixframes.bounded import read_range
-from quixframes.errors import SettingsError
-from quixframes.kafka import Admin, Consumer
+from quixframes.errors import OffsetGoneError, SettingsError
+from quixframes.kafka import Admin, Consumer, TopicDescription
 from quixframes.placement import Placement, partition_of
 from quixframes.placement_store import LEASE, PlacementStore
+from quixframes.topic_spec import size_text
 
 __all__ = ["Growth", "grow"]
 
@@ -37,6 +42,8 @@ class Growth:
         streams: how many streams were in it, all of which stay in their partitions.
         would_have_moved: how many of these any other Kafka writer would have moved to another partition.
         seconds: how long it took.
+        size_before, size_after: what all partitions together may retain, in bytes, before and after: each keeps its
+            part. None where there is no limit, or it may not be seen.
     """
 
     topic: str
@@ -45,14 +52,24 @@ class Growth:
     streams: int
     would_have_moved: int
     seconds: float
+    size_before: int | None = None
+    size_after: int | None = None
 
     def __str__(self) -> str:
         if self.before == self.after:
             return f"topic {self.topic!r} has {self.after} partitions already"
-        return (
+        told = (
             f"topic {self.topic!r} has {self.after} partitions, {self.after - self.before} more than before. Its "
             f"{self.streams:,} streams stay where they are ({self.would_have_moved:,} would have moved); those that "
             f"come from now on are spread over all {self.after} ({self.seconds:,.1f} s)"
+        )
+        if self.size_before is None or self.size_after is None:
+            return told
+        return (
+            f"{told}. Each partition may retain as much as before, so the topic {size_text(self.size_after)} and not "
+            f"{size_text(self.size_before)}: client.topics.alter({self.topic!r}, "
+            f"retention_size={size_text(self.size_before)!r}) divides that anew, and takes rows of the streams that "
+            "are there"
         )
 
     def _repr_html_(self) -> str:
@@ -82,15 +99,17 @@ def grow(
     Raises:
         SettingsError: they would be fewer than there are.
         TopicNotFoundError: there is no such topic.
+        AccessDeniedError: the principal may not change it, read it, or write down where its streams live. Nothing was
+            changed.
     """
     begun = time.monotonic()
-    found = admin.describe(topic, to="alter")
-    placement = store.get(topic, found.id)
+    found = _allowed(topic, admin)
+    placement = store.to_change(topic, found.id)
     if placement is None:
         placement = Placement(found.id, (), found.partitions)
-    if to < placement.partitions:
+    if to < (most := max(placement.partitions, found.partitions)):
         raise SettingsError(
-            f"topic {topic!r} has {placement.partitions} partitions, and Kafka cannot take any away: make another "
+            f"topic {topic!r} has {most} partitions, and Kafka cannot take any away: make another "
             f"topic with {to}, and load what is in this one into it"
         )
     before = placement.eras[-1].partitions if placement.growing else placement.partitions
@@ -106,7 +125,23 @@ def grow(
         streams |= placement.pins
         placement = store.put(topic, placement.folded_up())
     moved = sum(placement.partition(key) != partition_of(key, placement.partitions) for key in streams)
-    return Growth(topic, before, placement.partitions, len(streams), moved, time.monotonic() - begun)
+    share = _share(topic, admin)
+    before_and_after = (None, None) if share is None else (share * before, share * placement.partitions)
+    took = time.monotonic() - begun
+    return Growth(topic, before, placement.partitions, len(streams), moved, took, *before_and_after)
+
+
+def _allowed(topic: str, admin: Admin) -> TopicDescription:
+    found = admin.describe(topic, to="alter")
+    admin.describe(topic, to="read")
+    return found
+
+
+def _share(topic: str, admin: Admin) -> int | None:
+    """How many bytes each partition may retain, where a limit was set."""
+    details = admin.details(topic)
+    share = int(details.settings.get("retention.bytes", -1)) if "retention.bytes" in details.own else -1
+    return share if share >= 0 else None
 
 
 def _wait(seconds: float, topic: str, progress: bool) -> None:
@@ -119,20 +154,27 @@ def _wait(seconds: float, topic: str, progress: bool) -> None:
 
 def _keys(topic: str, partitions: int, admin: Admin, consumer: Callable[[], Consumer], progress: bool) -> set[bytes]:
     """The keys of what is retained in the first so many partitions."""
-    begin = {n: offset for n, offset in admin.beginnings(topic).items() if n < partitions}
+    at = {n: offset for n, offset in admin.beginnings(topic).items() if n < partitions}
     end = {n: offset for n, offset in admin.ends(topic).items() if n < partitions}
     found: set[bytes] = set()
     reader = consumer()
     bar = tqdm(
-        total=sum(end.values()) - sum(begin.values()), desc=f"{topic}: its streams", unit="msg", disable=not progress
+        total=sum(end.values()) - sum(at.values()), desc=f"{topic}: its streams", unit="msg", disable=not progress
     )
     try:
-        at = dict(begin)
-        for step in read_range(reader, topic, begin, end):
-            found.update(record.key for record in step.records if record.key is not None)
-            bar.update(sum(position - at[n] for n, position in step.positions.items()))
-            at |= step.positions
+        while True:
+            try:
+                for step in read_range(reader, topic, at, end):
+                    found.update(record.key for record in step.records if record.key is not None)
+                    bar.update(sum(position - at[n] for n, position in step.positions.items()))
+                    at = {**at, **step.positions}
+                return found
+            except OffsetGoneError:  # retention goes on meanwhile; a stream without any row left may live anywhere
+                first = admin.beginnings(topic)
+                left = {n: min(max(offset, first[n]), end[n]) for n, offset in at.items()}
+                if left == at:
+                    raise
+                at = left
     finally:
         bar.close()
         reader.close(5.0)
-    return found

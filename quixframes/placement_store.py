@@ -47,16 +47,28 @@ class PlacementStore:
 
     def get(self, topic: str, topic_id: str) -> Placement | None:
         """The topic's placement; None where it never grew."""
+        try:
+            return self._look(topic, topic_id)
+        except AccessDeniedError as exc:
+            place = Place(topic)
+            log.warning(
+                "%s: it cannot be seen whether it has grown; its streams go by the partitions it has now: %s",
+                place, exc, extra=place.extra,
+            )  # fmt: skip
+            return None
+
+    def to_change(self, topic: str, topic_id: str) -> Placement | None:
+        """The topic's placement for who is going to put another in its place.
+
+        Raises:
+            AccessDeniedError: the principal may not see what there is, or may not replace it.
+        """
+        self._log.check()
+        return self._look(topic, topic_id)
+
+    def _look(self, topic: str, topic_id: str) -> Placement | None:
         with self._lock:
-            try:
-                self._log.read()
-            except AccessDeniedError as exc:
-                place = Place(topic)
-                log.warning(
-                    "%s: it cannot be seen whether it has grown; its streams go by the partitions it has now: %s",
-                    place, exc, extra=place.extra,
-                )  # fmt: skip
-                return None
+            self._log.read()
             found = self._known.get(topic)
         return found if found is not None and found.topic_id == topic_id else None
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import builtins
 import html
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 import pandas as pd
@@ -16,24 +14,23 @@ from quixframes.about import NamingRule, TopicAbout
 from quixframes.access import Access
 from quixframes.contract_store import ContractStore
 from quixframes.contracts import Contract
-from quixframes.errors import AccessDeniedError, BrokerError, OffsetGoneError, SettingsError, TopicNotFoundError
+from quixframes.errors import SettingsError
 from quixframes.grants import Names
 from quixframes.growth import Growth
-from quixframes.kafka import Admin, Consumer, TopicDescription, TopicDetails
+from quixframes.kafka import Admin, Consumer, TopicDescription
 from quixframes.logs import Place
 from quixframes.replay import Replay
-from quixframes.settings import Duration, Size, seconds, whole_number
+from quixframes.settings import Duration, Size, whole_number
 from quixframes.subscription import OWN
-from quixframes.topic_plan import Applied, Outcome
-from quixframes.topic_report import Balance, TopicReport, balance_of, report_of
-from quixframes.topic_spec import Difference, TopicSpec, compare
-from quixframes.topic_survey import Survey, survey
+from quixframes.topic_changes import TopicChanges
+from quixframes.topic_looks import TopicLooks
+from quixframes.topic_plan import Applied
+from quixframes.topic_report import Balance, TopicReport
+from quixframes.topic_spec import TopicSpec
 
 __all__ = ["Topics"]
 
 log = logging.getLogger(__name__)
-
-_EDGE = 2  # messages at either end of a partition; the last offset may be the mark of a transaction's end
 
 
 class Topics:
@@ -44,6 +41,7 @@ class Topics:
         consumer: makes a consumer of no group.
         contracts: where contracts are kept.
         replay: reads a topic.
+        grow: gives a topic more partitions.
     """
 
     def __init__(
@@ -55,10 +53,10 @@ class Topics:
         grow: Callable[..., Growth],
     ) -> None:
         self._admin = admin
-        self._consumer = consumer
         self._contracts = contracts
         self._replay = replay
-        self._grow = grow
+        self._looks = TopicLooks(admin, consumer)
+        self._changes = TopicChanges(admin, contracts, grow)
         self._access = Access(admin)
 
     # Making, changing, removing
@@ -75,12 +73,19 @@ class Topics:
         compression: Literal["producer", "none", "gzip", "snappy", "lz4", "zstd"] | None = None,
         min_in_sync: int | None = None,
         contract: Any = None,
+        stage: str | None = None,
+        owner: str | None = None,
+        description: str | None = None,
+        made_from: Collection[str] | None = None,
+        model: str | None = None,
     ) -> TopicDescription:
         """Make a topic, and return when it can be used.
 
+        Contract, and what it is for, are kept before the topic is there: whoever finds it, finds them too. Of an
+        earlier topic of the name nothing is kept.
+
         Args:
-            name: letters, digits, dots, underscores and hyphens. Or a :class:`TopicSpec`, which says all but the
-                contract.
+            name: letters, digits, dots, underscores and hyphens. Or a :class:`TopicSpec`, which says all of it.
             partitions: how many instances of one model may share the topic at most. Default 1. It can grow later, not
                 shrink.
             replication: on how many brokers each row is kept; what the cluster has as its default when None.
@@ -90,6 +95,7 @@ class Topics:
             message_limit: the largest message; the cluster's default (usually 1 MiB) when None.
             compression, min_in_sync: as in :class:`TopicSpec`.
             contract: what its rows have to be like, as in :meth:`set_contract`; nothing said when None.
+            stage, owner, description, made_from, model: what it is for, as in :meth:`set_about`.
 
         Raises:
             SettingsError: an argument cannot be; the replication is over the number of brokers, for one.
@@ -104,15 +110,14 @@ class Topics:
             message_limit=message_limit,
             compression=compression,
             min_in_sync=min_in_sync,
+            contract=contract,
+            stage=stage,
+            owner=owner,
+            description=description,
+            made_from=made_from,
+            model=model,
         )
-        given = None if contract is None else Contract.of(contract)
-        admin = self._admin()
-        if spec.replication is not None or spec.min_in_sync is not None:
-            spec.check(len(admin.brokers()))
-        self._make(spec)
-        if given is not None:
-            self._contracts.set(spec.name, given, evolve=False)
-        return admin.describe(spec.name)
+        return self._changes.create(spec)
 
     def alter(
         self,
@@ -174,6 +179,10 @@ class Topics:
 
         Messages of other Kafka clients than quixframes follow the new count at once, as Kafka has it.
 
+        Kafka limits the size of each partition, and each keeps its part of ``retention_size``, so that growing removes
+        no row: the topic as a whole may become that much larger. The result says so, with the call that divides the
+        size anew.
+
         Args:
             name: the topic.
             to: how many partitions it is to have. They can never be fewer again.
@@ -190,9 +199,14 @@ class Topics:
             TopicNotFoundError: there is none of that name.
         """
         whole_number(to, "to", least=1)
-        return self._grow(
-            name, to, settle=None if settle is None else seconds(settle, name="settle"), progress=progress
+        growth = self._changes.grow(name, to, settle=settle, progress=progress)
+        log.log(
+            logging.WARNING if growth.size_after != growth.size_before else logging.INFO,
+            "%s",
+            growth,
+            extra=Place(name).extra,
         )
+        return growth
 
     def apply(self, specs: Sequence[TopicSpec], *, dry_run: bool = False, settle: Duration | None = None) -> Applied:
         """Make the topics what they are to be: create those that are not there, change what differs, leave all else.
@@ -216,11 +230,7 @@ class Topics:
         """
         if isinstance(specs, TopicSpec):
             specs = [specs]
-        names = [spec.name for spec in specs]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise SettingsError(f"there are several specs of topic {', '.join(sorted(twice))}: give one")
-        brokers = len(self._admin().brokers())
-        return Applied(tuple(outcome for spec in specs for outcome in self._apply(spec, brokers, dry_run, settle)))
+        return self._changes.apply(specs, dry_run=dry_run, settle=settle)
 
     # Looking
 
@@ -235,33 +245,7 @@ class Topics:
 
         It asks several things of every topic: with thousands of them, take :meth:`list`.
         """
-        reports = []
-        for name in self.list():
-            try:
-                details = self._admin().details(name)
-                reports.append((details, self._report(details, rows=False)))
-            except (TopicNotFoundError, AccessDeniedError) as exc:
-                log.info("%s: left out of the table: %s", Place(name), exc, extra=Place(name).extra)
-        rows = [
-            {
-                "topic": one.name,
-                "partitions": one.partitions,
-                "replication": one.replication,
-                "messages": one.messages,
-                "bytes": one.bytes,
-                "stored": one.stored,
-                "retention": _time(found.settings.get("retention.ms")),
-                "retention_size": _size(found.settings.get("retention.bytes"), one.partitions),
-                "oldest": one.oldest,
-                "newest": one.newest,
-            }
-            for found, one in reports
-        ]
-        columns = ["topic", "partitions", "replication", "messages", "bytes", "stored", "retention"]
-        frame = pd.DataFrame(rows, columns=[*columns, "retention_size", "oldest", "newest"]).set_index("topic")
-        sizes = dict.fromkeys(("bytes", "stored", "retention_size"), "Int64")
-        moments = dict.fromkeys(("oldest", "newest"), "datetime64[ns, UTC]")
-        return frame.astype({**sizes, **moments, "retention": "timedelta64[ms]"})
+        return self._looks.table(self.list())
 
     def describe(self, name: str, *, rows: bool = False) -> TopicReport:
         """The topic as it is now.
@@ -275,15 +259,11 @@ class Topics:
             TopicNotFoundError: there is none of that name.
             OffsetGoneError: with ``rows``: retention removed a part of it while it was being read.
         """
-        return self._report(self._admin().details(name), rows=rows)
+        return self._looks.report(name, rows=rows)
 
     def exists(self, name: str) -> bool:
         """Whether there is a topic of that name."""
-        try:
-            self._admin().describe(name)
-        except TopicNotFoundError:
-            return False
-        return True
+        return self._changes.exists(name)
 
     def balance(self, name: str) -> Balance:
         """How evenly streams, rows and bytes are spread over the topic's partitions. It reads all of the topic.
@@ -292,8 +272,7 @@ class Topics:
             TopicNotFoundError: there is no such topic.
             OffsetGoneError: retention removed a part of it while it was being read.
         """
-        begin, end = self._admin().beginnings(name), self._admin().ends(name)
-        return balance_of(name, self._survey(name, begin, end))
+        return self._looks.balance(name)
 
     # Access
 
@@ -469,10 +448,8 @@ class Topics:
             "made_from": made_from,
             "model": model,
         }
-        about = replace(self.about(name), **{key: value for key, value in given.items() if value is not None})
         self._admin().describe(name)
-        self._contracts.set_about(name, about)
-        return about
+        return self._changes.set_about(name, {key: value for key, value in given.items() if value is not None})
 
     def naming(self) -> NamingRule | None:
         """The rule that the names of new topics have to keep; None where there is none."""
@@ -494,11 +471,6 @@ class Topics:
         self._contracts.set_naming(given)
         return given
 
-    def _check_name(self, name: str) -> None:
-        rule = self.naming()
-        if rule is not None:
-            rule.check(name)
-
     def __repr__(self) -> str:
         return "<Topics: list(), table(), describe(name), create(name), alter(name), apply([...]), delete(name), ...>"
 
@@ -509,92 +481,7 @@ class Topics:
 
     def _ensure(self, names: Collection[str], create: bool | TopicSpec) -> None:
         """Make those topics that are not there, where the user allows it, when they are about to be opened."""
-        if not create:
-            return
-        if isinstance(create, TopicSpec) and set(names) != {create.name}:
-            raise SettingsError(
-                f"create={create!r} is of another topic than the one that is opened: {', '.join(names)}"
-            )
-        for name in names:
-            if not self.exists(name):
-                spec = create if isinstance(create, TopicSpec) else TopicSpec(name)
-                try:
-                    made = self.create(spec)
-                except BrokerError:
-                    if not self.exists(name):  # else another instance was quicker
-                        raise
-                    continue
-                log.info(
-                    "%s: was made, with %d partitions and a replication of %d",
-                    Place(name), made.partitions, made.replication, extra=Place(name).extra,
-                )  # fmt: skip
-
-    def _make(self, spec: TopicSpec) -> None:
-        self._check_name(spec.name)
-        partitions = 1 if spec.partitions is None else spec.partitions
-        settings = spec.settings(partitions)
-        self._admin().create(spec.name, partitions=partitions, replication=spec.replication, settings=settings)
-
-    def _apply(self, spec: TopicSpec, brokers: int, dry_run: bool, settle: Duration | None) -> builtins.list[Outcome]:
-        try:
-            details: TopicDetails | None = self._admin().details(spec.name)
-        except TopicNotFoundError:
-            details = None
-        except BrokerError as exc:
-            return [Outcome(Difference(spec.name, "", "unknown", str(spec)), "failed", str(exc), exc)]
-        differences = compare(spec, details, brokers)
-        if not differences:
-            return [Outcome(Difference(spec.name, "", "", ""), "as it is to be")]
-        refused = [Outcome(one, "refused", one.refusal) for one in differences if one.refusal is not None]
-        allowed = [one for one in differences if one.refusal is None]
-        if dry_run:
-            return [*(Outcome(one, "to do") for one in allowed), *refused]
-        done: builtins.list[Outcome] = []
-        changes = [one for one in allowed if one.item not in ("topic", "partitions")]
-        settings: Mapping[str, str | None] = {k: v for one in changes for k, v in (one.settings or {}).items()}
-        for one in allowed:
-            if one.item == "topic":
-                done += _tried([one], lambda: self._make(spec))
-            elif one.item == "partitions":
-                grow = partial(self.add_partitions, spec.name, settle=settle, progress=False)
-                done += _tried([one], partial(grow, spec.partitions or 1))
-        if changes:
-            done += _tried(changes, lambda: self._admin().alter(spec.name, settings))
-        return [*done, *refused]
-
-    def _report(self, details: TopicDetails, *, rows: bool) -> TopicReport:
-        admin, name = self._admin(), details.name
-        begin, end = admin.beginnings(name), admin.ends(name)
-        return report_of(
-            details,
-            message_limit=int(details.settings.get("max.message.bytes", 0)) or admin.describe(name).message_limit,
-            begin=begin,
-            end=end,
-            groups=admin.groups(name),
-            surveys=self._survey(name, begin, end) if rows else self._edges(name, begin, end),
-            whole=rows,
-        )
-
-    def _survey(self, name: str, begin: Mapping[int, int], end: Mapping[int, int]) -> dict[int, Survey]:
-        consumer = self._consumer()
-        try:
-            return survey(consumer, name, begin, end)
-        finally:
-            consumer.close(5.0)
-
-    def _edges(self, name: str, begin: Mapping[int, int], end: Mapping[int, int]) -> dict[int, Survey]:
-        """The first and the last messages of each partition."""
-        found = {number: Survey() for number in end}
-        firsts = {number: min(offset + _EDGE, end[number]) for number, offset in begin.items()}
-        lasts = {number: max(firsts[number], offset - _EDGE) for number, offset in end.items()}
-        for first, last in ((begin, firsts), (lasts, end)):
-            if any(first[number] < last[number] for number in last):
-                try:
-                    for number, read in self._survey(name, first, last).items():
-                        found[number].unite(read)
-                except (OffsetGoneError, AccessDeniedError) as exc:
-                    log.info("%s: its event times are not known: %s", Place(name), exc, extra=Place(name).extra)
-        return found
+        self._changes.ensure(names, create)
 
 
 def _spec(name: str | TopicSpec, **wanted: Any) -> TopicSpec:
@@ -604,19 +491,3 @@ def _spec(name: str | TopicSpec, **wanted: Any) -> TopicSpec:
     if given := [name for name, value in wanted.items() if value is not None]:
         raise SettingsError(f"{', '.join(given)} beside a TopicSpec: say it in the one or in the other")
     return name
-
-
-def _tried(differences: Sequence[Difference], call: Callable[[], object]) -> builtins.list[Outcome]:
-    try:
-        call()
-    except (BrokerError, SettingsError) as exc:
-        return [Outcome(one, "failed", str(exc), exc) for one in differences]
-    return [Outcome(one, "done") for one in differences]
-
-
-def _time(milliseconds: str | None) -> pd.Timedelta | None:
-    return None if milliseconds is None or int(milliseconds) < 0 else pd.Timedelta(int(milliseconds), unit="ms")
-
-
-def _size(share: str | None, partitions: int) -> int | None:
-    return None if share is None or int(share) < 0 else int(share) * partitions

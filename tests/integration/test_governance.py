@@ -10,10 +10,19 @@ import pandas as pd
 import pytest
 
 import quixframes as qf
-from quixframes.errors import SettingsError, TopicNotFoundError
+from quixframes.errors import BrokerError, SettingsError, TopicNotFoundError
 from tests.conftest import MakeTopic
 
 Frames = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture
+def name(client: qf.StreamingClient) -> Iterator[str]:
+    """A name that no topic has; what it comes to name is removed."""
+    name = f"governed-{uuid.uuid4().hex[:8]}"
+    yield name
+    if client.topics.exists(name):
+        client.topics.delete(name)
 
 
 @pytest.fixture
@@ -51,6 +60,85 @@ def test_what_was_said_about_a_topic_goes_with_it(client: qf.StreamingClient, to
     assert client.topics.about(topic) == qf.TopicAbout()
 
 
+def test_one_call_makes_a_governed_topic(client: qf.StreamingClient, name: str) -> None:
+    client.topics.create(
+        name,
+        partitions=2,
+        contract={"speed": "float64"},
+        stage="clean",
+        owner="Ada",
+        made_from="engine",
+        model="cleaner",
+    )
+    assert client.topics.describe(name).partitions == 2
+    assert client.topics.contract(name) == qf.Contract({"speed": "float64"})
+    assert client.topics.about(name) == qf.TopicAbout("clean", "Ada", None, ("engine",), "cleaner")
+    with pytest.raises(BrokerError, match="exists already"):
+        client.topics.create(name, contract={"other": "int64"}, stage="raw")
+    assert client.topics.contract(name) == qf.Contract({"speed": "float64"})
+    assert client.topics.about(name).stage == "clean"
+
+
+def test_a_topic_that_is_made_on_open_is_governed_when_it_is_first_written(
+    client: qf.StreamingClient, name: str
+) -> None:
+    spec = qf.TopicSpec(name, contract={"speed": "float64"}, stage="raw")
+    with client.open_output_topic(name, create=spec) as out, pytest.raises(qf.ContractError, match="pace"):
+        out.write(pd.DataFrame({"time": [pd.Timestamp("2026-11-01")], "pace": [1.0]}), stream="car-44")
+    assert client.topics.about(name).stage == "raw"
+
+
+def test_a_topic_that_could_not_be_made_leaves_nothing_behind(client: qf.StreamingClient, name: str) -> None:
+    with pytest.raises(BrokerError):
+        client.topics.create(name, message_limit="3 GB", contract={"speed": "float64"}, stage="raw")
+    assert client.topics.contract(name) is None
+    assert client.topics.about(name) == qf.TopicAbout()
+
+
+def test_a_topic_takes_over_nothing_of_one_that_another_tool_removed(client: qf.StreamingClient, name: str) -> None:
+    client.topics.create(name, contract={"speed": "float64"}, stage="raw")
+    client._get_admin().delete(name)  # as any other tool would
+    client.topics.create(name, owner="Ada")
+    assert client.topics.contract(name) is None
+    assert client.topics.about(name) == qf.TopicAbout(owner="Ada")
+
+
+def test_contract_and_purpose_are_a_part_of_the_desired_state(
+    client: qf.StreamingClient, name: str, make_topic: MakeTopic
+) -> None:
+    there = make_topic(contract={"speed": "float64"}, stage="raw", owner="Ada")
+    specs = [
+        qf.TopicSpec(name, partitions=2, contract={"speed": "float64"}, stage="clean", made_from=[there]),
+        qf.TopicSpec(
+            there,
+            contract={"speed": "float64", "gear": qf.Parameter("Int8", required=False)},
+            stage="raw",
+            owner="",
+            description="As it comes",
+        ),
+    ]
+    planned = client.topics.apply(specs, dry_run=True)
+    assert planned.table[["topic", "item", "now", "outcome"]].to_numpy().tolist() == [
+        [name, "topic", "none", "to do"],
+        [name, "contract", "none", "to do"],
+        [name, "stage", "none", "to do"],
+        [name, "made_from", "none", "to do"],
+        [there, "contract", "speed", "to do"],
+        [there, "owner", "Ada", "to do"],
+        [there, "description", "none", "to do"],
+    ]
+    assert client.topics.about(there).owner == "Ada"
+    assert client.topics.apply(specs).ok
+    assert client.topics.contract(name) == qf.Contract({"speed": "float64"})
+    assert client.topics.about(name) == qf.TopicAbout("clean", made_from=(there,))
+    assert list(client.topics.contract(there).parameters) == ["speed", "gear"]
+    assert client.topics.about(there) == qf.TopicAbout("raw", description="As it comes")
+    assert set(client.topics.apply(specs).table["outcome"]) == {"as it is to be"}
+    breaks = client.topics.apply([qf.TopicSpec(there, contract={"speed": "str"}, stage="clean")])
+    assert breaks.table[["item", "outcome"]].to_numpy().tolist() == [["stage", "done"], ["contract", "refused"]]
+    assert "force=True" in repr(breaks)
+
+
 def test_a_rule_for_names_holds_for_every_client_that_creates_a_topic(
     broker_address: str, own_contracts: str, make_topic: MakeTopic
 ) -> None:
@@ -61,6 +149,8 @@ def test_a_rule_for_names_holds_for_every_client_that_creates_a_topic(
         with pytest.raises(SettingsError, match=rf"'{name}' is no name for a topic here: say the stage first"):
             other.topics.create(name)
         assert not one.topics.exists(name)
+        planned = other.topics.apply([qf.TopicSpec(name, stage="raw")], dry_run=True)
+        assert list(planned.table["outcome"]) == ["refused", "refused"]
         other.topics.create(f"raw-{name}")
         other.topics.delete(f"raw-{name}")
         one.topics.set_naming(None)

@@ -11,6 +11,9 @@ import pandas as pd
 import pytest
 
 import quixframes as qf
+from quixframes.bounded import Step, read_range
+from quixframes.errors import OffsetGoneError
+from quixframes.kafka import Consumer
 from quixframes.placement import partition_of
 from tests.waiting import wait_for
 
@@ -168,8 +171,72 @@ def test_growing_goes_on_where_it_was_cut_off(
 
 def test_partitions_cannot_be_taken_away(client: qf.StreamingClient, make_topic: MakeTopic) -> None:
     topic = make_topic(partitions=3)
-    with pytest.raises(qf.SettingsError, match=f"topic '{topic}' has 3 partitions, and Kafka cannot take any away"):
+    too_few = f"topic '{topic}' has 3 partitions, and Kafka cannot take any away"
+    with pytest.raises(qf.SettingsError, match=too_few):
         client.topics.add_partitions(topic, 2)
+    grown = make_topic(partitions=1)
+    client.topics.add_partitions(grown, 2, settle="100ms", progress=False)
+    client._get_admin().add_partitions(grown, 5)  # as any other tool would
+    with pytest.raises(qf.SettingsError, match="has 5 partitions"):
+        client.topics.add_partitions(grown, 4, settle="100ms", progress=False)
+
+
+def test_growing_removes_no_row_and_tells_how_large_the_topic_may_become(
+    client: qf.StreamingClient, make_topic: MakeTopic, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = make_topic(partitions=2, retention_size="60 MB")
+    growth = client.topics.add_partitions(topic, 6, settle="100ms", progress=False)
+    assert (growth.size_before, growth.size_after) == (60_000_000, 180_000_000)
+    assert client.topics.describe(topic).settings["retention.bytes"] == "30000000"
+    call = f"client.topics.alter('{topic}', retention_size='60 MB')"
+    assert call in str(growth)
+    assert [record.levelname for record in caplog.records if call in record.message] == ["WARNING"]
+    assert eval(call, {"client": client}).ok
+    assert client.topics.describe(topic).settings["retention.bytes"] == "10000000"
+    assert client.topics.apply([qf.TopicSpec(topic, partitions=6, retention_size="60 MB")]).ok
+    unlimited = client.topics.add_partitions(make_topic(), 2, settle="100ms", progress=False)
+    assert (unlimited.size_before, unlimited.size_after) == (None, None)
+
+
+def test_a_topic_that_does_not_grow_keeps_its_size(
+    client: qf.StreamingClient, make_topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of a size for 6 partitions is too small for 2, and would take rows away."""
+    topic = make_topic(partitions=2, retention_size="60 MB")
+
+    def fails(*_: object, **__: object) -> None:
+        raise qf.BrokerUnavailableError("nobody answers")
+
+    monkeypatch.setattr(client.topics._changes, "_grow", fails)
+    done = client.topics.apply([qf.TopicSpec(topic, partitions=6, retention_size="60 MB", retention="1 day")])
+    assert done.table[["item", "outcome"]].to_numpy().tolist() == [
+        ["partitions", "failed"],
+        ["retention_size", "failed"],
+        ["retention", "done"],
+    ]
+    assert client.topics.describe(topic).settings["retention.bytes"] == "30000000"
+
+
+def test_growing_goes_on_where_retention_removes_rows_while_streams_are_looked_for(
+    client: qf.StreamingClient, make_topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = make_topic(partitions=1)
+    with client.open_output_topic(topic) as out:
+        for n in range(4):
+            out.write(rows(0, 1), stream=f"car-{n}")
+    begins: list[int] = []
+
+    def gone_once(consumer: Consumer, topic: str, begin: dict[int, int], end: dict[int, int]) -> Iterator[Step]:
+        begins.append(begin[0])
+        if len(begins) == 1:
+            admin = client._get_admin()
+            monkeypatch.setattr(admin, "beginnings", lambda _: {0: 2})
+            raise OffsetGoneError("retention removed this")
+        return read_range(consumer, topic, begin, end)
+
+    monkeypatch.setattr("quixframes.growth.read_range", gone_once)
+    assert client.topics.add_partitions(topic, 3, settle="100ms", progress=False).streams == 2
+    assert begins == [0, 2]
 
 
 def test_a_topic_that_was_made_anew_has_forgotten_its_growth(client: qf.StreamingClient, make_topic: MakeTopic) -> None:

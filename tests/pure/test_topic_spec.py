@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from quixframes.about import TopicAbout
+from quixframes.contracts import Contract, Parameter
 from quixframes.errors import SettingsError
 from quixframes.kafka import PartitionDescription, TopicDetails
+from quixframes.topic_governance import Governance, compare_governance
 from quixframes.topic_plan import Applied, Outcome
 from quixframes.topic_spec import Difference, TopicSpec, compare
 
@@ -121,11 +124,57 @@ def test_a_message_limit_over_the_segments_that_are_there_makes_them_larger() ->
         ({"retention_size": "large"}, "retention_size='large' is not a size"),
         ({"compression": "zip"}, "compression='zip' has to be one of producer, none"),
         ({"min_in_sync": 3, "replication": 2}, "is over replication=2"),
+        ({"contract": "speed"}, "a str is no contract"),
+        ({"stage": 1}, "stage=1"),
+        ({"made_from": [""]}, "has to be a list of names of topics"),
     ],
 )
 def test_a_spec_that_cannot_be_says_why(arguments: dict[str, object], text: str) -> None:
     with pytest.raises(SettingsError, match=text):
         TopicSpec(**{"name": "engine", **arguments})  # type: ignore[arg-type]
+
+
+def governed(spec: TopicSpec, now: Governance) -> list[tuple[str, str, str, bool]]:
+    return [(one.item, one.now, one.wanted, one.refusal is None) for one in compare_governance(spec, now)]
+
+
+def test_a_spec_says_what_its_rows_are_like_and_what_it_is_for() -> None:
+    spec = TopicSpec("clean", contract={"speed": "float64"}, stage="clean", owner="", made_from="engine")
+    assert repr(spec) == "TopicSpec('clean', contract=<speed>, stage='clean', owner='', made_from=('engine',))"
+    assert str(spec) == "the cluster's defaults"
+    assert spec == TopicSpec(
+        "clean", contract=Contract({"speed": "float64"}), stage="clean", owner="", made_from=["engine"]
+    )
+    now = Governance(None, TopicAbout(stage="raw", owner="Ada", description="Speeds"))
+    assert governed(spec, now) == [
+        ("contract", "none", "speed", True),
+        ("stage", "raw", "clean", True),
+        ("owner", "Ada", "none", True),
+        ("made_from", "none", "engine", True),
+    ]
+    assert governed(spec, now.after(spec)) == []
+    assert now.after(spec).about.description == "Speeds"
+    assert governed(TopicSpec("clean"), now) == []
+
+
+def test_a_contract_that_may_follow_is_a_difference_and_one_that_may_not_is_refused() -> None:
+    now = Governance(Contract({"speed": "float64"}))
+    added = {"speed": "float64", "gear": Parameter("Int8", required=False)}
+    ((item, before, wanted, allowed),) = governed(TopicSpec("clean", contract=added), now)
+    assert (item, before, allowed) == ("contract", "speed", True)
+    assert wanted.startswith("gear parameter: none → ")
+    (refused,) = compare_governance(TopicSpec("clean", contract={"speed": "str"}), now)
+    assert "speed dtype: float64 → str" in refused.wanted
+    assert "does not go with rows that are there (speed dtype: " in (refused.refusal or "")
+
+
+def test_a_size_that_was_divided_twice_may_be_a_byte_off() -> None:
+    spec = TopicSpec("engine", retention_size="50 GB")
+    share = int(spec.settings(4)["retention.bytes"])
+    segment = spec.settings(4)["segment.bytes"]
+    for off, items in ((1, []), (-1, []), (2, ["retention_size"])):
+        found = topic(retention_bytes=str(share + off), segment_bytes=segment)
+        assert [item for item, *_ in summary(spec, found)] == items
 
 
 def test_what_was_applied_is_a_table() -> None:

@@ -171,8 +171,8 @@ def test_an_owner_makes_governs_grows_and_removes_its_topic_and_no_other(scene: 
     mine = f"{scene.user}-laps"
     scene.admin.topics.grant(scene.user, own=f"{scene.user}-*")
     owner = scene.model()
-    owner.topics.create(mine, partitions=1, contract=qf.Contract.of(make_frame(1)))
-    owner.topics.set_about(mine, stage="raw", owner="pits")
+    owner.topics.create(mine, partitions=1, contract=qf.Contract.of(make_frame(1)), stage="raw")
+    owner.topics.set_about(mine, owner="pits")
     with owner.open_output_topic(mine) as out:
         out.write(make_frame(10), stream="car-44")
     owner.topics.alter(mine, retention="1 day")
@@ -182,6 +182,31 @@ def test_an_owner_makes_governs_grows_and_removes_its_topic_and_no_other(scene: 
     for attempt in (lambda: owner.topics.delete(scene.raw), lambda: owner.topics.create(f"x{mine}")):
         with pytest.raises(qf.AccessDeniedError):
             attempt()
+
+
+def test_who_may_not_see_where_streams_live_cannot_grow_a_topic(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would write down that the topic grows for the first time, and streams of before would move."""
+    monkeypatch.setattr("quixframes.growth.LEASE", 0.1)
+    admin = scene.admin
+    admin.topics.add_partitions(scene.raw, 3, settle="100ms", progress=False)
+    placed = admin._placements.get(scene.raw, admin.topics.describe(scene.raw).id)
+    user, placement = f"User:{scene.user}", "__quixframes.placement"
+    for allowed, missing in (("write", "read"), ("read", "write")):
+        admin.topics.revoke(scene.user)
+        lines = [Acl(user, allowed, "topic", placement), Acl(user, "all", "topic", scene.raw)]
+        admin._get_admin().create_acls(lines)
+        model = scene.model()
+
+        def refused(
+            model: qf.StreamingClient = model, missing: str = missing
+        ) -> bool:  # brokers hear of permissions a moment later
+            with pytest.raises(qf.AccessDeniedError) as caught:
+                model.topics.add_partitions(scene.raw, 6, settle="100ms", progress=False)
+            return (caught.value.operation, caught.value.name) == (missing, placement)
+
+        assert wait_for(refused)
+    assert admin.topics.describe(scene.raw).partitions == 3
+    assert admin._placements.get(scene.raw, admin.topics.describe(scene.raw).id) == placed
 
 
 def test_what_is_revoked_is_refused_and_what_other_roles_need_stays(scene: Scene, make_frame: MakeFrame) -> None:
