@@ -39,6 +39,7 @@ from quixframes.settings import Connection, seconds
 __all__ = ["ConfluentAdmin"]
 
 _DEFAULT_MESSAGE_LIMIT = 1_048_588  # Kafka's own; for principals that may not see the topic's settings
+_SPREAD = 5.0  # seconds within which all brokers have heard of a new topic; usually a few milliseconds
 _PAUSE = 0.02  # seconds between two looks at a topic that is being made or removed
 _SPEC: Any = OffsetSpec  # its types are there in part
 _SET, _UNSET = AlterConfigOpType.SET, AlterConfigOpType.DELETE
@@ -53,6 +54,7 @@ class ConfluentAdmin:
     def __init__(self, connection: Connection) -> None:
         self._patience = seconds(connection.connect_timeout)
         self._principal = connection.principal
+        self._made: dict[str, float] = {}  # topics, and when; librdkafka does not let us ask each broker for them
         self._opening = Opening(connection)
         settings: dict[str, Any] = {**settings_for(connection), "error_cb": self._opening}
         self._client: Any = self._opening.made(AdminClient, settings)
@@ -162,6 +164,8 @@ class ConfluentAdmin:
                 raise
 
         self._tried(doing, make, topic, "create")
+        self._made = {name: at for name, at in self._made.items() if time.monotonic() - at < _SPREAD}
+        self._made[topic] = time.monotonic()
         self._wait_for_leaders(topic, partitions, doing, "was created")
 
     def alter(self, topic: str, settings: Mapping[str, str | None]) -> None:
@@ -217,6 +221,7 @@ class ConfluentAdmin:
                 raise
 
         self._tried(f"topic {topic!r} cannot be deleted", remove, topic, "delete")
+        self._made.pop(topic, None)
         # The controller has removed it; the brokers hear of it a moment later. Should somebody have made it anew
         # meanwhile, it stays in sight, and waiting for it has an end.
         deadline = time.monotonic() + self._patience
@@ -340,6 +345,10 @@ class ConfluentAdmin:
         self._check_cluster(doing, "alter")
         self._tried(doing, call, operation="alter")
 
+    def _is_young(self, topic: str) -> bool:
+        """Whether a broker may not have heard yet that we have made it."""
+        return time.monotonic() - self._made.get(topic, float("-inf")) < _SPREAD
+
     def _tried(self, doing: str, call: Callable[[float], Any], topic: str = "", operation: str = "describe") -> Any:
         """What the call returns, tried again while its failure is a passing one. It is told the seconds it may take."""
         deadline = time.monotonic() + self._patience
@@ -352,7 +361,8 @@ class ConfluentAdmin:
             except BrokerError:
                 raise
             except Exception as exc:
-                if not is_passing(exc) or time.monotonic() >= deadline:
+                passing = is_passing(exc) or (_code(exc) in UNKNOWN_TOPIC and self._is_young(topic))
+                if not passing or time.monotonic() >= deadline:
                     if is_passing(exc) and (why := self._opening.no_token):
                         raise AuthenticationError(f"{doing}: {why}") from exc
                     raise translated(exc, doing, Asked(self._principal, operation, topic)) from exc

@@ -11,6 +11,7 @@ import kafka.errors as theirs
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.protocol.consumer import IsolationLevel, OffsetSpec
+from kafka.protocol.metadata import MetadataRequest
 
 from quixframes.errors import AccessDeniedError, BrokerError, BrokerUnavailableError, ClosedError
 from quixframes.kafka import Acl, PartitionDescription, TopicDescription, TopicDetails
@@ -93,7 +94,7 @@ class PythonAdmin:
     def brokers(self) -> list[int]:
         """The numbers of the brokers that are there, sorted."""
         found = self._tried("the brokers cannot be listed", self._client.describe_cluster)
-        return sorted(broker["broker_id"] for broker in found["brokers"])
+        return sorted(broker["broker_id"] for broker in found["brokers"] if not broker.get("is_fenced"))
 
     def groups(self, topic: str) -> dict[str, dict[int, int]]:
         """What each group has committed of the topic."""
@@ -253,17 +254,29 @@ class PythonAdmin:
         self._client.close()
 
     def _wait_for_leaders(self, topic: str, partitions: int, doing: str, done: str) -> None:
-        """The controller has decided it; the brokers learn of it, and of the leaders, a moment later."""
+        """The controller has decided it; each broker learns of it, and of the leaders, a moment later. The next request
+        may go to any of them."""
         deadline = time.monotonic() + self._patience
+        left = self.brokers()
         while time.monotonic() < deadline:
-            found = self._tried(doing, lambda: self._client.describe_topics([topic]), topic)[0]
-            leaders = [partition["leader_id"] for partition in found["partitions"] if partition["error_code"] == 0]
-            if found["error_code"] == 0 and len(leaders) == max(partitions, 1) and min(leaders) >= 0:
+            left = [broker for broker in left if not self._has_leaders(broker, topic, partitions)]
+            if not left:
                 return
             time.sleep(_PAUSE)
         raise BrokerUnavailableError(
             f"topic {topic!r} {done}, but had no leader for every partition within {self._patience:g} s"
         )
+
+    def _has_leaders(self, broker: int, topic: str, partitions: int) -> bool:
+        """Whether this broker knows them all. One that does not answer is asked by nobody else either."""
+        wanted = [MetadataRequest.MetadataRequestTopic(name=topic)]
+        request = MetadataRequest(topics=wanted, allow_auto_topic_creation=False)
+        try:
+            found = self._ask(request, broker).topics[0]
+        except theirs.KafkaError:
+            return True
+        leaders = [partition.leader_id for partition in found.partitions if partition.error_code == 0]
+        return found.error_code == 0 and len(leaders) == max(partitions, 1) and min(leaders) >= 0
 
     def _look(self, topic: str, doing: str, to: str = "describe") -> dict[str, Any]:
         def look() -> dict[str, Any]:
@@ -311,9 +324,9 @@ class PythonAdmin:
         found = self._tried(doing, lambda: self._client.list_partition_offsets(wanted, isolation_level=level), topic)
         return {partition.partition: int(at.offset) for partition, at in sorted(found.items())}
 
-    def _ask(self, request: Any) -> Any:
+    def _ask(self, request: Any, broker: int | None = None) -> Any:
         manager = self._client._manager
-        return manager.run(manager.send, request)
+        return manager.run(manager.send, request, broker)
 
     def _altered(self, doing: str, call: Callable[[], None]) -> None:
         self._tried(doing, call, operation="alter")
