@@ -29,7 +29,7 @@ __all__ = ["Asked", "GivenEdge", "GivenStreams", "GivenTags", "GivenWhere", "Spa
 GivenEdge: TypeAlias = Any
 """A moment as pandas understands it, "-10min" or a negative timedelta before now, or offsets by partition."""
 GivenStreams: TypeAlias = str | Collection[str] | Callable[[Any], bool] | None
-GivenTags: TypeAlias = Mapping[str, str | None | Collection[str | None]] | None
+GivenTags: TypeAlias = Mapping[str, str | Collection[str | None] | None] | None
 GivenWhere: TypeAlias = pc.Expression | Callable[[pd.DataFrame], Any] | None
 
 _NAMES = "give IDs as a list, a pattern as in 'car-*', or a function of the stream"
@@ -150,7 +150,9 @@ class Asked:
         if not names or not all(names):
             raise SettingsError(f"topic={topic!r} has to be a topic's name, or a list of them")
         if by not in ("event", "arrival"):
-            raise SettingsError(f"by={by!r} has to be 'event' (the times of the rows) or 'arrival' (when Kafka got them)")
+            raise SettingsError(
+                f"by={by!r} has to be 'event' (the times of the rows) or 'arrival' (when Kafka got them)"
+            )
         if lateness is not None and by == "arrival":
             raise SettingsError("lateness= is about event time: leave it out with by='arrival'")
         if group is not None and (start is not None or not isinstance(group, str) or not group):
@@ -182,6 +184,24 @@ class Asked:
             tags_of(tags),
             where,
         )
+
+    def __str__(self) -> str:
+        said = [f"topics {', '.join(self.topics)}" if len(self.topics) > 1 else f"topic {self.topics[0]!r}"]
+        if self.group is not None:
+            said.append(f"from where group {self.group!r} is")
+        for word, instant, offsets in (("from", self.span.start, self.first), ("to", self.span.end, self.last)):
+            if instant is not None:
+                said.append(f"{word} {pd.Timestamp(instant, unit='ns', tz='UTC')}")
+            elif offsets:
+                said.append(f"{word} offsets {', '.join(f'{at}@{offset}' for at, offset in offsets.items())}")
+        if not self.span.is_open:
+            said.append("by event time" if self.by == "event" else "by arrival")
+        said.append(f"streams {self.streams.text}")
+        said.append("all columns" if self.columns is None else f"columns {', '.join(self.columns)}")
+        said += [f"{column} {'|'.join(map(str, sorted(values, key=str)))}" for column, values in self.tags.items()]
+        if self.where is not None:
+            said.append(f"where {getattr(self.where, '__name__', self.where)}")
+        return ", ".join(said)
 
     @property
     def times(self) -> Span:
@@ -230,7 +250,9 @@ def _instant(given: Any, name: str, now: pd.Timestamp) -> int:
         try:
             given = pd.Timedelta(given)
         except ValueError:
-            raise SettingsError(f"{name}={given!r} is no time before now: write it as in '-10min' or '-7 days'") from None
+            raise SettingsError(
+                f"{name}={given!r} is no time before now: write it as in '-10min' or '-7 days'"
+            ) from None
     if isinstance(given, np.timedelta64):
         given = pd.Timedelta(given)
     if hasattr(given, "total_seconds"):  # a timedelta, of Python's or of pandas'
@@ -254,7 +276,9 @@ def _offsets(given: Any, topics: tuple[str, ...], name: str) -> dict[Partition, 
     found = {}
     for topic, offsets in by_topic.items():
         if topic not in topics or not isinstance(offsets, Mapping):
-            raise SettingsError(f"{name}={given!r}: write offsets by topic and partition, as in {{'engine': {{0: 1500}}}}")
+            raise SettingsError(
+                f"{name}={given!r}: write offsets by topic and partition, as in {{'engine': {{0: 1500}}}}"
+            )
         for number, offset in offsets.items():
             at = Partition(topic, whole_number(number, f"{name}: a partition", least=0))
             found[at] = whole_number(offset, f"{name}: the offset of {at}", least=0)

@@ -12,7 +12,7 @@ What this module holds to:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -125,7 +125,7 @@ def rows_within(batch: pa.RecordBatch, times: Span) -> _Mask | None:
 
 def rows_with_tags(batch: pa.RecordBatch, tags: Mapping[str, frozenset[str | None]]) -> _Mask | None:
     """Which rows have, of each tag, one of its values; a tag that the batch lacks is missing in all its rows."""
-    mask: Any = np.ones(batch.num_rows, np.bool_)
+    mask: _Mask = np.ones(batch.num_rows, np.bool_)
     for column, values in tags.items():
         if column in batch.schema.names:
             array = batch.column(column)
@@ -133,7 +133,8 @@ def rows_with_tags(batch: pa.RecordBatch, tags: Mapping[str, frozenset[str | Non
                 array = array.dictionary_decode()
             wanted = pa.array([value for value in values if value is not None], pa.large_string())
             found = pc.is_in(array.cast(pa.large_string()), wanted)
-            mask &= (pc.or_(found, array.is_null()) if None in values else found).to_numpy(zero_copy_only=False)
+            chosen = pc.or_(found, array.is_null()) if None in values else found
+            mask = mask & chosen.to_numpy(zero_copy_only=False)
         elif None not in values:
             mask[:] = False
     return mask

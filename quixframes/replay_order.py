@@ -52,7 +52,9 @@ class TimeOrder(Generic[Item]):
         self._share = max(1, most // max(1, len(partitions)))
         self._bytes = dict.fromkeys(partitions, 0)  # of partitions that are not through
         self._streams: dict[Hashable, deque[_Held[Item]]] = {}
-        self._heads: list[tuple[int, int, Hashable]] = []  # time, and how many came before, so that ties keep their order
+        self._heads: list[
+            tuple[int, int, Hashable]
+        ] = []  # time, and how many came before, so that ties keep their order
         self._last: dict[Hashable, int] = {}
         self._count = 0
 

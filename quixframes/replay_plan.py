@@ -162,7 +162,7 @@ def _stretch(asked: Asked, topic: Snapshot, at: Partition, oldest: int) -> tuple
         gap = ReplayGap(at, oldest, wanted=begin)
     found = None if topic.at_start is None else topic.at_start.get(at.number, newest)
     if found is not None and oldest > 0 and found <= oldest:
-        start = pd.Timestamp(asked.span.start, unit="ns", tz="UTC")
+        start = pd.Timestamp(asked.span.start or 0, unit="ns", tz="UTC")
         gap = ReplayGap(at, oldest, start=start)
     if found is not None and bounds:
         begin = found

@@ -15,13 +15,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import pandas as pd
 from tqdm.auto import tqdm
 
 from quixframes.assignment import Assignment
 from quixframes.bounded import read_partitions
 from quixframes.codecs import Codec
 from quixframes.contract_check import ContractCheck
+from quixframes.ends import ends_now
 from quixframes.errors import ContractBreachError
 from quixframes.glance import Glance
 from quixframes.kafka import Admin, Consumer, Partition, Record
@@ -83,7 +83,7 @@ def planned(asked: Asked, source: Source) -> Plan:
     """
     times, snapshots = lookups(asked), []
     for topic in asked.topics:
-        begin, end = source.admin.beginnings(topic), source.admin.ends(topic)
+        begin, end = source.admin.beginnings(topic), ends_now(source.admin, topic)
         at_start = at_end = None
         if times.start is not None and (times.bounds or any(begin.values())):
             at_start = source.admin.offsets_at(topic, times.start)
@@ -248,8 +248,3 @@ class Reading:
 
 def _nbytes(record: Record) -> int:
     return len(record.value or b"") + len(record.key or b"")
-
-
-def now() -> pd.Timestamp:
-    """The moment from which "-10min" counts."""
-    return pd.Timestamp.now("UTC")
