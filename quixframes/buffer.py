@@ -31,7 +31,7 @@ from quixframes.event_frames import decode_events, event_nbytes
 from quixframes.settings import BufferSettings, byte_count, nanoseconds, seconds
 from quixframes.wire import event_times
 
-__all__ = ["Added", "Piece", "Release", "RowBuffer"]
+__all__ = ["Added", "Piece", "Release", "RowBuffer", "mask_of"]
 
 _FIRST_WINDOW = 1024
 _NOTHING = pa.RecordBatch.from_pylist([], schema=pa.schema([frames.TIME_FIELD]))
@@ -156,7 +156,7 @@ class RowBuffer:
         """
         count, kept = events.num_rows, None
         if self.settings.event_filter is not None:
-            kept = _mask(self.settings.event_filter(decode_events([events])), count, "event_filter")
+            kept = mask_of(self.settings.event_filter(decode_events([events])), count, "event_filter")
             events = frames.keep_rows(events, kept)
         added = Added([], [])
         deadline = self.deadline
@@ -326,15 +326,20 @@ class RowBuffer:
     def _kept(self, batch: pa.RecordBatch) -> _Mask | None:
         if self.settings.filter is None:
             return None
-        return _mask(self.settings.filter(self._to_frame(batch)), batch.num_rows, "filter")
+        return mask_of(self.settings.filter(self._to_frame(batch)), batch.num_rows, "filter")
 
     def _triggers(self, batch: pa.RecordBatch) -> _Rows | None:
         if self.settings.trigger is None:
             return None
-        return np.flatnonzero(_mask(self.settings.trigger(self._to_frame(batch)), batch.num_rows, "trigger"))
+        return np.flatnonzero(mask_of(self.settings.trigger(self._to_frame(batch)), batch.num_rows, "trigger"))
 
 
-def _mask(value: Any, rows: int, name: str) -> _Mask:
+def mask_of(value: Any, rows: int, name: str) -> _Mask:
+    """What a user's function ``name`` returned of so many rows, as a mask.
+
+    Raises:
+        SettingsError: it is none.
+    """
     mask = np.asarray(value)
     if mask.shape != (rows,) or mask.dtype != np.bool_:
         raise SettingsError(

@@ -41,6 +41,8 @@ from quixframes.poller import Poller
 from quixframes.profiles import environment_profile, named_profile
 from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
+from quixframes.replay_asked import Asked, GivenEdge, GivenStreams, GivenTags, GivenWhere
+from quixframes.replay_read import Source
 from quixframes.security import Security
 from quixframes.settings import (
     AutoOffsetReset,
@@ -380,21 +382,47 @@ class StreamingClient(Closing):
 
     def replay(
         self,
-        topic: str,
-        streams: Collection[str] | None = None,
+        topic: str | Collection[str],
+        streams: GivenStreams = None,
         columns: Collection[str] | None = None,
         *,
+        start: GivenEdge = None,
+        end: GivenEdge = None,
+        by: Literal["event", "arrival"] = "event",
+        lateness: Duration | None = None,
+        group: str | None = None,
+        tags: GivenTags = None,
+        where: GivenWhere = None,
+        order: Literal["stream", "time"] = "stream",
         codec: Codec | None = None,
         record_columns: RecordColumns | None = None,
         contract: GivenContract = "topic",
         progress: bool = True,
     ) -> Replay:
-        """What a topic retains, up to where it ends when the reading starts; no group is joined, nothing is committed.
+        """What topics retain, up to where they end when the reading starts; no group is joined, nothing is committed.
+
+        >>> client.replay("engine", start="-1 h", streams="car-*", columns=["speed"]).to_frame()  # doctest: +SKIP
 
         Args:
-            topic: its name.
-            streams: IDs of the streams to read. Default: all.
+            topic: its name, or several.
+            streams: IDs of the streams to read, a pattern as "car-*", or a function that is given each stream (a
+                :class:`~quixframes.batch.StreamReader`, with ``.stream_id`` and ``.properties``) and says whether it is
+                wanted. Default: all.
             columns: parameters to read; those of other names are never converted. Default: all.
+            start, end: the range, without its end: moments as pandas understands them ("2026-11-15", in UTC where no
+                zone is said), times before now ("-10min"), or offsets by partition ({0: 1500}; of several topics
+                {"engine": {0: 1500}}). Default: all that is retained.
+            by: "event" (default): rows whose own time is in the range, to the nanosecond, also where their clock is
+                wrong; "arrival": messages that the cluster received in it, found by Kafka's time index.
+            lateness: with ``by="event"``: how far the time of a row and its arrival may lie apart, either way. With it,
+                less is fetched: only what arrived so near to the range; rows farther apart are then left out. Default
+                None: everything retained is looked at, by its headers.
+            group: a consumer group: start where it has committed, in place of ``start``.
+            tags: by tag, the value or values that rows have to have; None for a missing tag.
+            where: rows for which it is true: an expression of :mod:`pyarrow.compute`, as ``pc.field("speed") > 100``
+                (it may name any column), or a function from a DataFrame to a mask.
+            order: "stream" (default), or "time": streams are merged by event time. Batches are then in the order of
+                their messages' first rows, as far as 64 MB of messages in hand can tell.
             codec: as in :meth:`open_input_topic`.
             record_columns: as in :meth:`open_input_topic`.
             contract: as in :meth:`open_output_topic`. Where it has dead letters, messages that do not keep it are left
@@ -403,20 +431,21 @@ class StreamingClient(Closing):
 
         Raises:
             TopicNotFoundError: there is no such topic.
+            SettingsError: an argument cannot be, or some do not go together.
         """
+        asked = Asked.of(
+            topic, start=start, end=end, by=by, lateness=lateness, group=group, streams=streams, columns=columns,
+            tags=tags, where=where, now=pd.Timestamp.now("UTC"),
+        )  # fmt: skip
+        if order not in ("stream", "time"):
+            raise SettingsError(f"order={order!r} has to be 'stream' or 'time'")
         admin = self._get_admin()
-        admin.describe(topic, to="read")
-        return Replay(
-            topic,
-            admin,
-            self._lone_consumer,
-            streams=streams,
-            columns=columns,
-            codec=codec,
-            record_columns=record_columns,
-            contract=self._contract_check(topic, contract),
-            progress=progress,
-        )
+        contracts: dict[str, ContractCheck] = {}
+        for name in asked.topics:
+            admin.describe(name, to="read")
+            if (check := self._contract_check(name, contract)) is not None:
+                contracts[name] = check
+        return Replay(asked, Source(admin, self._lone_consumer, codec, record_columns, contracts, progress), order)
 
     # Dead letters
 

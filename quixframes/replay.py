@@ -1,8 +1,8 @@
-"""Reading what a topic retains, from the beginning to where it ended when the replay began. Touches no group.
+"""Retained data as a value: what is asked for of some topics, read when it is needed, as often as it is needed.
 
 What this module holds to:
 
-- The range is fixed when a read starts: offsets of the first retained and of the last stable message of each partition.
+- The range is fixed when a read starts: what comes later is not in it. It joins no group, and commits nothing.
 - A stream that is not asked for is not decoded, and a column that is not asked for is never converted.
 - Rows of a stream come in the order in which they were written, with the dtypes they were written with.
 """
@@ -11,88 +11,69 @@ from __future__ import annotations
 
 import html
 import logging
-import time
-from collections.abc import Callable, Collection, Generator, Iterator
-from dataclasses import replace
-from typing import Any, Self
+from collections.abc import Collection, Generator, Iterator
+from dataclasses import fields, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from tqdm.auto import tqdm
 
-from quixframes import frames
 from quixframes.assemble import Assembler
-from quixframes.assignment import Assignment
 from quixframes.batch import RowBatch
-from quixframes.bounded import read_range
-from quixframes.codecs import Codec
-from quixframes.contract_check import ContractCheck
-from quixframes.ends import ends_now
-from quixframes.errors import ContractBreachError, FrameError, SettingsError
 from quixframes.event_frames import decode_events
-from quixframes.frames import FrameDecoder
 from quixframes.input import buffer_settings
-from quixframes.kafka import Admin, Consumer, Partition, Record
-from quixframes.logs import Place, Seldom
-from quixframes.message_reader import MessageReader
-from quixframes.record_columns import RecordColumns
+from quixframes.logs import Place
+from quixframes.replay_asked import Asked
+from quixframes.replay_description import Counts, ReplayDescription
+from quixframes.replay_frames import Labels, labelled, one_frame, one_table
+from quixframes.replay_read import Found, Reading, Source, planned
+from quixframes.replay_report import ReplayReport
 from quixframes.settings import BufferSettings
-from quixframes.wire import Kind, Message
+from quixframes.story import StoryReader, StreamProperties
+from quixframes.wire import Kind, event_times
 
 __all__ = ["Replay"]
 
-
 log = logging.getLogger(__name__)
 
-
-class _Bar(tqdm):  # type: ignore[misc]
-    """A progress bar that starts no watching thread, which would outlive it."""
-
-    monitor_interval = 0
+_ALL = frozenset(Kind)
 
 
 class Replay:
-    """A bounded read of a topic, as :meth:`StreamingClient.replay` makes it. Nothing is read before it is asked for.
+    """A bounded read of topics, as :meth:`StreamingClient.replay` makes it. Nothing is read before it is asked for, and
+    each call reads anew, up to where the topics end then.
 
-    >>> week = client.replay("engine", streams=["car-44"], columns=["speed"])                   # doctest: +SKIP
+    >>> week = client.replay("engine", start="-7 days", streams="car-*", columns=["speed"])      # doctest: +SKIP
+    >>> week.describe()                                                                         # doctest: +SKIP
     >>> week.to_frame()                                                                         # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        topic: str,
-        admin: Admin,
-        consumer: Callable[[], Consumer],
-        *,
-        streams: Collection[str] | None,
-        columns: Collection[str] | None,
-        codec: Codec | None,
-        record_columns: RecordColumns | None,
-        contract: ContractCheck | None,
-        progress: bool,
-    ) -> None:
-        if isinstance(streams, str) or isinstance(columns, str):
-            raise SettingsError("streams= and columns= take a list, as in streams=['car-44']")
-        self.topic = topic
-        self.streams = None if streams is None else tuple(streams)
-        self.columns = None if columns is None else tuple(columns)
-        self._admin = admin
-        self._consumer = consumer
-        self._codec = codec
-        self._record_columns = record_columns
-        self._contract = contract
-        self._left_out = Seldom(log, "{:,} messages were left out of the replay")
-        self._progress = progress
-        # A codec may have the stream in the value, so that it has to be read first.
-        by_key = streams is not None and codec is None
-        self._keys = {stream.encode() for stream in streams or ()} if by_key else None
+    def __init__(self, asked: Asked, source: Source, order: Literal["stream", "time"] = "stream") -> None:
+        self._asked = asked
+        self._source = source
+        self._order = order
+        self._reading: Reading | None = None
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The names of the topics that are read."""
+        return self._asked.topics
+
+    @property
+    def report(self) -> ReplayReport | None:
+        """What the last read came to: what was read, what was skipped, and why; None before the first."""
+        return None if self._reading is None else self._reading.tally.report
 
     def batches(self, buffer: BufferSettings | None = None, **rules: Any) -> Generator[RowBatch, None, None]:
-        """Row batches, in order for each stream; ended by where the topic ends now.
+        """Row batches, in order for each stream, as :meth:`InputTopic.batches` gives them of a live topic.
+
+        Of a range of time, rows of the same buffer settings come in other batches than live where its start cuts a
+        batch.
 
         Args:
-            buffer: when rows are released, as in :meth:`InputTopic.batches`; its timeout has no meaning here.
+            buffer: when rows are released, or its fields themselves, as in ``rows=5_000``, ``time_span="1 min"``. Its
+                timeout has no meaning here.
 
         Raises:
             WireError: a message that cannot be read.
@@ -111,25 +92,19 @@ class Replay:
                 batch.stream.count(batch)
                 yield batch
 
-        for assignment, offset, message in self._messages():
+        for at, offset, message in self._messages(_ALL):
             entries = message.entries
-            assembler.add(assignment, message, offset, [(0, entries)] if entries else [])
+            assembler.add(at, message, offset, [(0, entries)] if entries else [])
             yield from ready()
         assembler.release_held("end")
         yield from ready()
 
-    def events(self, *, stream_column: str | None = "stream") -> pd.DataFrame:
-        """All events in one DataFrame, with a DatetimeIndex named ``time``: ``id``, ``value`` and a column for each
-        tag. Streams stand one after the other, as in :meth:`to_frame`."""
-        found = self._collected(Kind.EVENTS)
-        frame = decode_events([batch for batches in found.values() for batch in batches])
-        rows = {stream_id: _rows(batches) for stream_id, batches in found.items()}
-        return _labelled(frame, stream_column, rows, "events have a column")
-
     def to_frame(self, *, stream_column: str | None = "stream") -> pd.DataFrame:
         """Everything in one DataFrame, with a DatetimeIndex named ``time``.
 
-        Streams stand one after the other, ordered by ID, each with its rows in the order in which they were written.
+        Streams stand one after the other, ordered by ID, each with its rows in the order in which they were written;
+        with ``order="time"`` all rows are ordered by time. Several topics stand one after the other as well, and a
+        first column ``topic`` says which it is.
 
         Args:
             stream_column: a categorical column of this name, the first, says which stream a row is of. None: no column.
@@ -141,76 +116,103 @@ class Replay:
             FrameError: as said, or a parameter has the name of the stream column, or a column that was asked for is in
                 none of the messages.
         """
-        decoder = FrameDecoder()
         found = self._collected(Kind.PARAMETERS)
-        lengths = {}
-        parts: list[pd.DataFrame] = []
-        for stream_id in list(found):
-            batches = found.pop(stream_id)  # so that no stream is in memory in both forms but the one at hand
-            lengths[stream_id] = _rows(batches)
-            parts += [decoder.decode(frames.concat(run)) for run in _runs(batches)]
-        return _labelled(_united(parts), stream_column, lengths, "a parameter has the name")
+        return self._ordered(labelled(one_frame(found), found, self._labels(stream_column)))
 
-    def _collected(self, kind: Kind) -> dict[str, list[pa.RecordBatch]]:
-        """The batches of one kind by stream, ordered by ID."""
-        found: dict[str, list[pa.RecordBatch]] = {}
-        for _, _, message in self._messages():
-            if message.kind is kind and message.batch is not None:
-                found.setdefault(message.stream_id, []).append(message.batch)
+    def to_arrow(self, *, stream_column: str | None = "stream") -> pa.Table:
+        """The same as an Arrow table: ``time``, then ``stream`` as a dictionary, then the parameters. A column that
+        some messages lack is null there.
+
+        A replay is itself an Arrow stream of this table for whoever takes one: ``polars.DataFrame(replay)``,
+        ``pyarrow.table(replay)``.
+
+        Raises:
+            FrameError: as :meth:`to_frame`.
+        """
+        table = one_table(self._collected(Kind.PARAMETERS), self._labels(stream_column))
+        if self._order == "time":
+            times = table.column(0).cast(pa.int64()).to_numpy()
+            table = table.take(np.argsort(times, kind="stable"))
+        return table
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def frames(self) -> dict[Any, pd.DataFrame]:
+        """A DataFrame for each stream, by its ID, ordered by ID; of several topics, by (topic, ID). Each has the
+        columns and dtypes of its own rows.
+
+        Raises:
+            FrameError: dtypes of a column differ within one stream.
+        """
+        found = self._collected(Kind.PARAMETERS)
+        several = len(self.topics) > 1
+        return {key if several else key[1]: one_frame({key: batches}) for key, batches in found.items()}
+
+    def events(self, *, stream_column: str | None = "stream") -> pd.DataFrame:
+        """All events in one DataFrame, with a DatetimeIndex named ``time``: ``id``, ``value`` and a column for each
+        tag. Ordered and labelled as in :meth:`to_frame`; ``columns`` and ``where`` are about rows."""
+        found = self._collected(Kind.EVENTS)
+        frame = decode_events([batch for batches in found.values() for batch in batches])
+        return self._ordered(labelled(frame, found, self._labels(stream_column)))
+
+    def properties(self) -> pd.DataFrame:
+        """What each stream said of itself last: a row for each, indexed by ``topic`` and ``stream``; the columns are
+        those of :class:`~quixframes.StreamProperties`. Rows are not decoded."""
+        found: dict[tuple[str, str], StreamProperties] = {}
+        stories = StoryReader()
+        for record, seen, message in self._start(_ALL).glances():
+            if seen is not None:
+                found[record.topic, seen.stream_id] = stories.read(seen.headers).properties
+            elif message is not None:
+                found[record.topic, message.stream_id] = message.story.properties
+        keys = sorted(found)
+        index = pd.MultiIndex.from_tuples(keys, names=["topic", "stream"])
+        columns = [one.name for one in fields(StreamProperties)]
+        rows = [[getattr(found[key], name) for name in columns] for key in keys]
+        return pd.DataFrame(rows, index=index, columns=columns, dtype=object)
+
+    def describe(self) -> ReplayDescription:
+        """What there is to be read: rows, streams, times, bytes, gaps. The messages are read, and rows not decoded."""
+        found: dict[tuple[str, str], Counts] = {}
+        reading = self._start(_ALL)
+        for record, seen, message in reading.glances():
+            if seen is not None:
+                counts = found.setdefault((record.topic, seen.stream_id), Counts())
+                counts.add(record, seen.kind, seen.rows, seen.first, seen.last)
+            elif message is not None:
+                counts = found.setdefault((record.topic, message.stream_id), Counts())
+                rows, first, last = 0, None, None
+                if message.batch is not None and (rows := message.batch.num_rows):
+                    times = event_times(message.batch)
+                    first, last = int(times.min()), int(times.max())
+                counts.add(record, message.kind, rows, first, last)
+        return ReplayDescription.of(found, reading.plan.gaps)
+
+    def _labels(self, stream_column: str | None) -> Labels:
+        return ("topic" if len(self.topics) > 1 else None), stream_column
+
+    def _ordered(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.sort_index(kind="stable") if self._order == "time" else frame
+
+    def _collected(self, kind: Kind) -> dict[tuple[str, str], list[pa.RecordBatch]]:
+        """The batches of one kind by topic and stream, ordered by ID."""
+        found: dict[tuple[str, str], list[pa.RecordBatch]] = {}
+        for at, _, message in self._messages({kind}):
+            if message.batch is not None:
+                found.setdefault((at.partition.topic, message.stream_id), []).append(message.batch)
         return dict(sorted(found.items()))
 
-    def _messages(self) -> Iterator[tuple[Assignment, int, Message]]:
-        """The messages that are asked for, as (partition, offset, message)."""
-        begin, end = self._admin.beginnings(self.topic), ends_now(self._admin, self.topic)
-        total = sum(end[n] - begin[n] for n in begin)
-        if not total:
-            return
-        assignments = {n: Assignment(Partition(self.topic, n), None, begin[n]) for n in begin}
-        contracts = None if self._contract is None else {self.topic: self._contract}
-        messages = MessageReader(self._codec, self._record_columns, contracts)
-        found: set[str] = set()
-        consumer = self._consumer()
-        bar = _Bar(total=total, unit=" messages", desc=f"replay {self.topic}", disable=not self._progress, leave=False)
-        try:
-            for step in read_range(consumer, self.topic, begin, end):
-                wanted = [record for record in step.records if self._keys is None or record.key in self._keys]
-                messages.read_ahead(wanted)
-                for record in wanted:
-                    message = self._read(messages, record)
-                    if message is None:
-                        continue
-                    if self.streams is None or message.stream_id in self.streams:
-                        if message.kind is Kind.PARAMETERS and message.batch is not None:
-                            found.update(message.batch.schema.names)
-                        yield assignments[record.partition], record.offset, message
-                for number, position in step.positions.items():
-                    bar.update(position - assignments[number].position)
-                    assignments[number].position = position
-            absent = [column for column in self.columns or () if column not in found]
-            if found and absent:
-                raise FrameError(
-                    f"no message of topic {self.topic!r} has a column {absent[0]!r}",
-                    column=absent[0],
-                )
-        finally:
-            bar.close()
-            self._left_out.tell_rest()
-            consumer.close(5.0)
+    def _messages(self, kinds: Collection[Kind]) -> Iterator[Found]:
+        reading = self._start(kinds)
+        yield from reading.messages()
+        report = reading.tally.report
+        log.debug("replay of %s: %s", ", ".join(self.topics), report, extra=Place(self.topics[0]).extra)
 
-    def _read(self, messages: MessageReader, record: Record) -> Message | None:
-        """The message; None for one that a contract sends to a dead-letter topic, since it is none of the topic's."""
-        try:
-            message = messages.read(record)
-        except ContractBreachError as exc:
-            if self._contract is None or not self._contract.sends_dead_letters:
-                raise
-            self._left_out.note(f"left out of the replay: {exc}", Place.of(exc), time.monotonic())
-            return None
-        batch = message.batch
-        if self.columns is None or batch is None or message.kind is not Kind.PARAMETERS:
-            return message
-        have = [column for column in self.columns if column in batch.schema.names and column != frames.TIME]
-        return message._replace(batch=frames.compacted(batch.select([frames.TIME, *have])))
+    def _start(self, kinds: Collection[Kind]) -> Reading:
+        by_time = self._order == "time" and kinds is _ALL  # a frame is ordered when it is whole
+        self._reading = Reading(planned(self._asked, self._source), self._source, kinds, by_time=by_time)
+        return self._reading
 
     def __iter__(self) -> Iterator[RowBatch]:
         return self.batches()
@@ -222,69 +224,8 @@ class Replay:
         pass
 
     def __repr__(self) -> str:
-        streams = "all streams" if self.streams is None else f"streams {', '.join(self.streams)}"
-        columns = "all columns" if self.columns is None else f"columns {', '.join(self.columns)}"
-        return f"<Replay of topic {self.topic!r}: {streams}, {columns}; to_frame() or batches() reads>"
+        report = "" if self.report is None else f"; read: {self.report}"
+        return f"<Replay of {self._asked}; describe(), to_frame() or batches() reads{report}>"
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(repr(self)[1:-1])}</p>"
-
-
-def _rows(batches: list[pa.RecordBatch]) -> int:
-    return sum(int(batch.num_rows) for batch in batches)
-
-
-def _labelled(frame: pd.DataFrame, column: str | None, rows: dict[str, int], clash: str) -> pd.DataFrame:
-    """The frame with a first column that says, as a categorical, which stream each row is of."""
-    if column is None:
-        return frame
-    if column in frame.columns:
-        raise FrameError(f"{clash} {column!r}: give stream_column= another name, or None", column=column)
-    codes = np.repeat(np.arange(len(rows)), list(rows.values()))
-    labels = pd.Categorical.from_codes(codes, pd.Index(list(rows), dtype=object))
-    frame.insert(0, column, pd.Series(labels, index=frame.index))
-    return frame
-
-
-def _runs(batches: list[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
-    """Consecutive batches of one schema together."""
-    run: list[pa.RecordBatch] = []
-    for batch in batches:
-        if run and not run[0].schema.equals(batch.schema, check_metadata=True):
-            yield run
-            run = []
-        run.append(batch)
-    if run:
-        yield run
-
-
-def _united(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Frames one below the other, with the dtypes that :meth:`Replay.to_frame` promises."""
-    if not parts:
-        return pd.DataFrame(index=pd.DatetimeIndex([], dtype="datetime64[ns, UTC]", name=frames.TIME))
-    if len(parts) == 1:
-        return parts[0]
-    dtypes: dict[str, Any] = {}
-    for part in parts:
-        for column, dtype in part.dtypes.items():
-            known = dtypes.setdefault(str(column), dtype)
-            if known != dtype or (
-                isinstance(dtype, pd.CategoricalDtype) and list(known.categories) != list(dtype.categories)
-            ):
-                raise FrameError(
-                    f"column {column!r} is {known} in some messages and {dtype} in others: "
-                    "read them with batches(), or leave the column out with columns=",
-                    column=column,
-                )
-    lacking = {column for column in dtypes for part in parts if column not in part.columns}
-    for column in lacking:
-        if isinstance(dtypes[column], np.dtype) and dtypes[column].kind in "iub":
-            dtypes[column] = pd.array([], dtype=dtypes[column]).astype(_nullable(dtypes[column])).dtype
-    whole = [part.reindex(columns=list(dtypes)).astype({c: dtypes[c] for c in lacking}) for part in parts]
-    return pd.concat(whole)
-
-
-def _nullable(dtype: np.dtype[Any]) -> str:
-    if dtype.kind == "b":
-        return "boolean"
-    return dtype.name.replace("uint", "UInt") if dtype.kind == "u" else dtype.name.replace("int", "Int")
