@@ -16,6 +16,7 @@ import pandas as pd
 from quixframes.errors import BrokerError, SettingsError
 from quixframes.grants import Grant, Names, grants_of, lines_of, principal_of, wanted
 from quixframes.kafka import Acl, Admin
+from quixframes.logs import Place
 from quixframes.security import Secret
 from quixframes.settings import whole_number
 
@@ -94,7 +95,9 @@ class Access:
         for whose, others in roles.items():
             for role, other in product(sorted(given), sorted(others)):
                 if other.covers(role):
-                    log.warning("%s may still do what %s allows: %s has %s", principal, role, whose, other)
+                    log.warning(
+                        "%s may still do what %s allows: %s has %s", principal, role, whose, other, extra=Place().extra
+                    )
 
     def table(self, principal: str | None) -> pd.DataFrame:
         """See :meth:`Topics.access <quixframes.topics.Topics.access>`."""

@@ -61,7 +61,9 @@ def to_svg(graph: Graph) -> str:
     arrows = _arrows(graph)
     parts: list[str] = []
     y, width = _PAD, 0.0
+    alone = set(boxes)
     for keys in _components(boxes, arrows):
+        alone.difference_update(keys)
         own = {key: arrow for key, arrow in arrows.items() if key[0] in keys}
         longest = max((_width(arrow.label, 11.5) for arrow in own.values()), default=0.0)
         sizes = {key: (boxes[key].width, boxes[key].height) for key in keys}
@@ -70,10 +72,9 @@ def to_svg(graph: Graph) -> str:
         parts += _drawn(layout, boxes, own, _PAD + margin, y)
         y += layout.height + _COMPONENT_GAP
         width = max(width, layout.width + 2 * margin)
-    alone = [key for key in boxes if not any(key in arrow for arrow in arrows)]
     row_width = max(width, 700.0)
     x = 0.0
-    for n, key in enumerate(alone):
+    for n, key in enumerate(key for key in boxes if key in alone):
         box = boxes[key]
         if n and x + box.width > row_width:
             x, y = 0.0, y + box.height + 16

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quixframes.about import TopicAbout
@@ -55,6 +55,7 @@ def test_a_chain_is_a_picture_with_rates_and_lag_on_its_arrows() -> None:
 
 
 @settings(max_examples=60)
+@example([TopicFacts("a", TopicAbout(made_from=["a"]))])
 @given(
     st.lists(
         st.builds(

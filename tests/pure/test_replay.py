@@ -86,7 +86,7 @@ def read(what: Asked, records: list[Sent]) -> dict[str, list[tuple[int, int]]]:
     return found
 
 
-@given(st.lists(written, max_size=12), edges, edges, st.none() | st.integers(0, 5))
+@given(st.lists(written, max_size=12), edges, edges, st.none() | st.integers(1, 5))
 def test_exactly_the_rows_in_the_range_are_read_for_any_lateness_that_covers_them(
     messages: list[Written], start: int | None, end: int | None, more: int | None
 ) -> None:
