@@ -76,6 +76,7 @@ class ConfluentConsumer:
         except BaseException:
             self._shared.discard(1.0)
             raise
+        self._sort_out(self._opening.said, [], {})
 
     def _settings_of(self, connection: Connection, settings: ReaderSettings) -> dict[str, Any]:
         if settings.assignment == "sticky":

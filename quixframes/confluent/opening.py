@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from quixframes.confluent.failures import translated
 from quixframes.confluent.secured import TokenSource, security_settings
@@ -107,6 +107,8 @@ class Opening:
         self._patience = seconds(connection.connect_timeout)
         self.reason: KafkaError | None = None
         self.fatal: KafkaError | None = None
+        self.said: list[Message] = []
+        """What a consumer said while it was being opened: of some errors librdkafka tells once."""
         self._all_down = False
         self._tokens: TokenSource | None = None
 
@@ -160,7 +162,8 @@ class Opening:
                 self._check_named([f"{broker.host}:{broker.port}" for broker in cluster.brokers.values()])
                 self.reason, self._all_down = None, False
                 return
-            client.poll(0)
+            if isinstance(said := client.poll(0), Message):
+                self.said.append(said)
             waited = time.monotonic() - start
             if (self.reason is not None or self._all_down) and not looked:
                 looked = True

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import confluent_kafka
 import pandas as pd
 import pytest
 
@@ -136,6 +137,25 @@ def test_what_was_not_granted_is_refused_with_its_principal_operation_and_resour
         assert f"{scene.user} may not " in str(error), what
         assert time.monotonic() - begin < 10, what
     assert model.topics.list() == sorted([scene.clean, scene.raw])
+
+
+@pytest.mark.parametrize("transport", ["confluent"])
+def test_a_refusal_that_is_told_while_a_reader_is_being_opened_is_raised(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """librdkafka tells it once, here long before the reader is open: it was lost, and the reader waited for ever."""
+    opened = time.monotonic() + 2.0
+
+    class SlowToOpen(confluent_kafka.Consumer):
+        def list_topics(self, topic: str | None = None, timeout: float = -1) -> Any:
+            if time.monotonic() < opened:
+                raise confluent_kafka.KafkaException(confluent_kafka.KafkaError(confluent_kafka.KafkaError._TIMED_OUT))
+            return super().list_topics(topic, timeout=timeout)
+
+    monkeypatch.setattr("quixframes.confluent.consumer.Consumer", SlowToOpen)
+    scene.grant_model()
+    with pytest.raises(qf.AccessDeniedError, match="may not read group 'other'"):
+        list(scene.model().open_input_topic(scene.raw, "other").batches(until="now"))
 
 
 def test_the_grant_that_an_error_names_is_what_was_missing(scene: Scene) -> None:
