@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import html
 import logging
+import os
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -21,15 +23,18 @@ import pyarrow as pa
 
 from quixframes.assemble import Assembler
 from quixframes.batch import RowBatch
+from quixframes.dataset_layout import keys_of
 from quixframes.event_frames import decode_events
 from quixframes.input import buffer_settings
 from quixframes.logs import Place
 from quixframes.replay_asked import Asked
 from quixframes.replay_description import Counts, ReplayDescription
 from quixframes.replay_frames import Labels, labelled, one_frame, one_table
+from quixframes.replay_parquet import ParquetDataset, write_parquet
+from quixframes.replay_plan import Plan
 from quixframes.replay_read import Found, Reading, Source, planned
 from quixframes.replay_report import ReplayReport
-from quixframes.settings import BufferSettings
+from quixframes.settings import BufferSettings, Size, byte_count
 from quixframes.story import StoryReader, StreamProperties
 from quixframes.wire import Kind, event_times
 
@@ -189,6 +194,49 @@ class Replay:
                 counts.add(record, message.kind, rows, first, last)
         return ReplayDescription.of(found, reading.plan.gaps)
 
+    def to_parquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        partition_by: str | Collection[str] = ("stream", "day"),
+        step: Size = "256 MB",
+        overwrite: bool = False,
+        **options: Any,
+    ) -> ParquetDataset:
+        """Write the rows into a folder of Parquet files, as pandas, Arrow, Polars, DuckDB, Spark and Dask read them.
+
+        A run that was broken off, by an error, an interrupt or a crash, is gone on with by the same call: what has been
+        written stays, each row is there once, and what is read is what the first run began with (its times before now,
+        and where the topics ended then).
+
+        Args:
+            path: the folder; made where it is not there.
+            partition_by: what folders are made by (``stream=car-44/day=2026-11-15``): some of "topic", "stream",
+                "year", "month", "day" and "hour", times in UTC; ``()``: none. A stream or, of several topics, a topic
+                that has no folder is a column.
+            step: rows are written when so many bytes of them are held. Each step makes a file for each folder that it
+                has rows of: more memory, larger files.
+            overwrite: whether a dataset that is there is removed first. Else one that is complete is an error, and
+                another folder with something in it is one in any case.
+            options: go to :class:`pyarrow.parquet.ParquetWriter`: ``compression="zstd"``, for instance.
+
+        A column that some messages lack is null there. A column of a dataset is of one type: where the types of
+        messages differ, :class:`FrameError`. Files do not have columns that none of their rows had: readers that go by
+        the first file (pandas and Arrow do) take the schema of all from ``_common_metadata``.
+
+        Raises:
+            SettingsError: the folder holds something else, another replay, a whole dataset, or is being written.
+            FrameError: as said, or a parameter has the name of such a column.
+        """
+        keys = keys_of(partition_by)
+        labels = [
+            name for name in ("topic", "stream") if name not in keys and (name == "stream" or len(self.topics) > 1)
+        ]
+        return write_parquet(
+            self._asked, self._plan, lambda plan: self._read(plan, {Kind.PARAMETERS}), Path(path), keys, labels,
+            step_bytes=byte_count(step, name="step"), overwrite=overwrite, options=options,
+        )  # fmt: skip
+
     def _labels(self, stream_column: str | None) -> Labels:
         return ("topic" if len(self.topics) > 1 else None), stream_column
 
@@ -211,7 +259,13 @@ class Replay:
 
     def _start(self, kinds: Collection[Kind]) -> Reading:
         by_time = self._order == "time" and kinds is _ALL  # a frame is ordered when it is whole
-        self._reading = Reading(planned(self._asked, self._source), self._source, kinds, by_time=by_time)
+        return self._read(self._plan(), kinds, by_time=by_time)
+
+    def _plan(self) -> Plan:
+        return planned(self._asked, self._source)
+
+    def _read(self, plan: Plan, kinds: Collection[Kind], *, by_time: bool = False) -> Reading:
+        self._reading = Reading(plan, self._source, kinds, by_time=by_time)
         return self._reading
 
     def __iter__(self) -> Iterator[RowBatch]:

@@ -122,6 +122,8 @@ class Asked:
     columns: tuple[str, ...] | None = None
     tags: Mapping[str, frozenset[str | None]] = field(default_factory=dict)
     where: GivenWhere = None
+    relative: tuple[str | None, str | None] = (None, None)
+    """The start and the end as they were given, where they were relative to now."""
 
     @classmethod
     def of(
@@ -183,6 +185,7 @@ class Asked:
             None if columns is None else _texts(columns, "columns", "give names as a list, as in columns=['speed']"),
             tags_of(tags),
             where,
+            (_relative(start), _relative(end)),
         )
 
     def __str__(self) -> str:
@@ -202,6 +205,22 @@ class Asked:
         if self.where is not None:
             said.append(f"where {getattr(self.where, '__name__', self.where)}")
         return ", ".join(said)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """All of it in plain values, which JSON takes: equal where the same is asked, be it at another moment. Of a
+        function, its name."""
+        edges = {}
+        for name, relative, instant, offsets in zip(
+            ("start", "end"), self.relative, (self.span.start, self.span.end), (self.first, self.last), strict=True
+        ):
+            edges[name] = relative or instant or {str(at): offset for at, offset in offsets.items()} or None
+        return {
+            "topics": list(self.topics), **edges, "by": self.by, "lateness": self.lateness, "group": self.group,
+            "streams": self.streams.text, "columns": None if self.columns is None else list(self.columns),
+            "tags": {tag: sorted(values, key=str) for tag, values in self.tags.items()},
+            "where": None if self.where is None else getattr(self.where, "__qualname__", str(self.where)),
+        }  # fmt: skip
 
     @property
     def times(self) -> Span:
@@ -240,6 +259,12 @@ def _texts(given: Any, name: str, advice: str) -> tuple[str, ...]:
     if not all(isinstance(text, str) for text in texts):
         raise SettingsError(f"{name}={given!r}: {advice}")
     return texts
+
+
+def _relative(given: Any) -> str | None:
+    if isinstance(given, str) and given.lstrip().startswith("-"):
+        return given.strip()
+    return str(pd.Timedelta(given)) if isinstance(given, np.timedelta64) or hasattr(given, "total_seconds") else None
 
 
 def _instant(given: Any, name: str, now: pd.Timestamp) -> int:
