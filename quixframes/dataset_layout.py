@@ -39,8 +39,8 @@ def keys_of(partition_by: str | Collection[str]) -> Keys:
 def folders(batch: pa.RecordBatch, topic: str, stream: str, keys: Keys) -> Iterator[tuple[str, pa.RecordBatch]]:
     """A stream's rows by the folder that they go into, in their order.
 
-    >>> times = pd.to_datetime(["2026-11-15 23:59", "2026-11-16"], utc=True).as_unit("ns")
-    >>> batch = pa.record_batch({"time": pa.array(times)})
+    >>> hours = np.array(["2026-11-15T23", "2026-11-16T00"], "datetime64[h]").astype("datetime64[ns]")
+    >>> batch = pa.record_batch({"time": pa.array(hours).cast(pa.timestamp("ns", "UTC"))})
     >>> [folder for folder, _ in folders(batch, "engine", "car/44", ("stream", "day"))]
     ['stream=car%2F44/day=2026-11-15', 'stream=car%2F44/day=2026-11-16']
     """
