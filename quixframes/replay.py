@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from quixframes import replay_sql as sql
 from quixframes.assemble import Assembler
 from quixframes.batch import RowBatch
 from quixframes.dataset_layout import keys_of
@@ -236,6 +237,39 @@ class Replay:
             self._asked, self._plan, lambda plan: self._read(plan, {Kind.PARAMETERS}), Path(path), keys, labels,
             step_bytes=byte_count(step, name="step"), overwrite=overwrite, options=options,
         )  # fmt: skip
+
+    def sql(self, query: str) -> pd.DataFrame:
+        """What a query of SQL gives, by DuckDB (extra ``sql``), over the rows as the table ``replay``: the columns
+        ``time`` (in microseconds), ``stream``, of several topics ``topic``, and the parameters.
+
+        >>> week.sql("SELECT stream, max(speed) AS fastest FROM replay GROUP BY stream")  # doctest: +SKIP
+
+        Rows wait on the disk meanwhile, so there may be more of them than memory holds. To ask several times, make a
+        table of them with :meth:`to_duckdb`.
+
+        Raises:
+            SettingsError: duckdb is not installed.
+            duckdb.Error: the query is none, or cannot be answered.
+            FrameError: as :meth:`to_parquet`.
+        """
+        return sql.query(self._stage, query)
+
+    def to_duckdb(self, database: str | os.PathLike[str], table: str = "replay", *, overwrite: bool = False) -> int:
+        """Make a table of a DuckDB database, with the columns that :meth:`sql` has; returns how many rows it has.
+
+        Args:
+            database: its file; made where it is not there.
+            table: the table's name.
+            overwrite: whether a table that is there is replaced. Else it is an error.
+
+        Raises:
+            SettingsError: there is such a table, or duckdb is not installed.
+            FrameError: as :meth:`to_parquet`.
+        """
+        return sql.write_table(self._stage, Path(database), table, overwrite=overwrite)
+
+    def _stage(self, folder: Path) -> None:
+        self.to_parquet(folder, partition_by=())
 
     def _labels(self, stream_column: str | None) -> Labels:
         return ("topic" if len(self.topics) > 1 else None), stream_column

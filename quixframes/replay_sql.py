@@ -1,0 +1,74 @@
+"""A replay as a table of DuckDB, which is larger than memory where it has to be.
+
+The rows go through a dataset of Parquet files in a temporary folder: DuckDB reads of it what a query needs, and columns
+that come later in a topic are in the table all the same.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quixframes.errors import SettingsError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
+__all__ = ["query", "write_table"]
+
+_Write = Callable[[Path], object]
+
+
+def query(write: _Write, sql: str) -> pd.DataFrame:
+    """What a query gives of the table ``replay``."""
+    with _connected(":memory:") as connection, _staged(write, connection) as rows:
+        connection.execute(f"CREATE VIEW replay AS {rows}")
+        return connection.execute(sql).df()
+
+
+def write_table(write: _Write, database: Path, table: str, *, overwrite: bool) -> int:
+    """Make a table of a database, as a whole or not at all; how many rows it has.
+
+    Raises:
+        SettingsError: there is one of that name.
+    """
+    name = '"' + table.replace('"', '""') + '"'
+    with _connected(str(database)) as connection:
+        there = [row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
+        if table in there and not overwrite:
+            raise SettingsError(f"{database} has a table {table!r}: overwrite=True puts the replay in its place")
+        with _staged(write, connection) as rows:
+            connection.execute(f"CREATE OR REPLACE TABLE {name} AS {rows}")
+            (found,) = connection.execute(f"SELECT count(*) FROM {name}").fetchone() or (0,)
+            return int(found)
+
+
+@contextmanager
+def _connected(database: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    try:
+        import duckdb
+    except ModuleNotFoundError as exc:
+        raise SettingsError('SQL needs duckdb, which is not installed: pip install "quixframes[sql]"') from exc
+    with duckdb.connect(database) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
+
+
+@contextmanager
+def _staged(write: _Write, connection: Any) -> Iterator[str]:
+    """The rows, as a query of where they lie meanwhile. Times have microseconds, since few functions of DuckDB take
+    nanoseconds."""
+    with tempfile.TemporaryDirectory(prefix="quixframes-") as folder:
+        write(Path(folder))
+        files = folder.replace("'", "''")
+        if any(Path(folder).glob("*.parquet")):
+            yield (
+                "SELECT * REPLACE (CAST(time AS TIMESTAMP WITH TIME ZONE) AS time) "
+                f"FROM read_parquet('{files}/*.parquet', union_by_name = true)"
+            )
+        else:
+            yield "SELECT NULL::TIMESTAMP WITH TIME ZONE AS time, NULL::VARCHAR AS stream WHERE false"
