@@ -30,6 +30,8 @@ from quixframes.growth import Growth, grow
 from quixframes.input import InputTopic
 from quixframes.kafka import Admin, Consumer, Producer, TopicDescription, TransactionalProducer, Transport
 from quixframes.letter_box import letters_frame, messages_of, placed, read_letters, renumbered, send_messages
+from quixframes.load import LoadSummary, opened_loading
+from quixframes.load_source import GivenHistory, History
 from quixframes.logs import Place
 from quixframes.message_reader import MessageReader
 from quixframes.metrics import Book, to_frame
@@ -446,6 +448,79 @@ class StreamingClient(Closing):
             if (check := self._contract_check(name, contract)) is not None:
                 contracts[name] = check
         return Replay(asked, Source(admin, self._lone_consumer, codec, record_columns, contracts, progress), order)
+
+    def load(
+        self,
+        history: GivenHistory,
+        topic: str,
+        *,
+        stream: str | None = None,
+        by: str | None = None,
+        time: str | None = None,
+        name: str | None = None,
+        again: bool = False,
+        pace: float | None = None,
+        rows: int = 10_000,
+        create: bool | TopicSpec = False,
+        contract: GivenContract = "topic",
+        progress: bool = True,
+        **options: Any,
+    ) -> LoadSummary:
+        """Write existing history into a topic, each row once, in order for each stream.
+
+        Rows take effect in Kafka transactions, together with how far it is: so a load of files that an error, an
+        interrupt or a crash broke off is gone on with by the same call, and a second load of the same files is refused.
+
+        >>> client.load("laps/*.parquet", "engine", by="car")                                   # doctest: +SKIP
+        >>> client.load("weather.csv.gz", "weather", stream="JFK", time="valid", pace=60)       # doctest: +SKIP
+
+        Args:
+            history: Parquet or CSV files (a path, a pattern, a folder or a list), a DataFrame, or an iterable of
+                DataFrames. Files are taken in the order of their names.
+            topic: where to.
+            stream, by: the stream that all rows belong to, or the column that names it, as in
+                :meth:`OutputTopic.write <quixframes.output.OutputTopic.write>`.
+            time: the column with the time; default: the index, or the column named time, timestamp or datetime. Text has
+                to be as ISO 8601 has it ("2026-11-15 14:00:00.5"), and is UTC where it says no zone.
+            name: under which it is known how far it is. Default, of files: the topic's name and theirs. Frames need
+                one to be gone on with, and then have to be the same ones in the same order.
+            again: whether to begin anew, also where all of it was loaded.
+            pace: None (default), as fast as it goes; 1, as their times have it, 60, a minute each second.
+            rows: how many make a message. A thousand or more are fast.
+            create, contract: as in :meth:`open_output_topic`. Where a row does not keep the contract, it ends there.
+            progress: whether a bar shows how far it is.
+            options: go to :func:`pandas.read_csv`, as ``dtype={"gear": "Int64"}``.
+
+        The cluster remembers how far a load was for as long as it does for a consumer group of that name, which nobody
+        may be in: by default, for 7 days.
+
+        Raises:
+            SettingsError: all of it is loaded already, the files are others than those begun with, or there is none.
+            FrameError: rows that have no time, or cannot be written. What was written before them is loaded.
+            FencedError: another load of this name has taken over.
+        """
+        whole_number(rows, "rows", least=1)
+        if pace is not None and not pace > 0:
+            raise SettingsError(f"pace={pace!r} has to be above zero: 1 is as fast as the rows' times say")
+        if (stream is None) == (by is None):
+            raise SettingsError("give stream= for all rows, or by= with the column that names it")
+        taken = History.of(history, options)
+        if name is None:
+            name = f"load {topic} {taken.mark}" if taken.mark else f"load {uuid.uuid4().hex}"
+        self.topics._ensure([topic], create)
+        description, settings = self._get_admin().describe(topic, to="write"), self._outputs.settings
+        check = self._contract_check(topic, contract)
+        with opened_loading(
+            taken,
+            partial(OutputTopic, description, Placer(description, self._placements), contract=check),
+            settings,
+            lambda: self._transport.transactional(
+                self.connection, settings, transactional_id=f"{transactional_ids(name)}load"
+            ),
+            lambda: self._transport.consumer(self.connection, ReaderSettings(), group=name),
+            pace,
+        ) as loading:
+            return loading.run(time, rows, stream, by, again=again, progress=progress)
 
     # Dead letters
 

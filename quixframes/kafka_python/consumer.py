@@ -157,9 +157,11 @@ class PythonConsumer:
         return None if position is None or end is None else max(0, end - position)
 
     def membership(self) -> Membership:
-        """What a transactional producer needs to commit for this member, as it is now."""
+        """What a transactional producer needs to commit for this member, as it is now. Who has assigned partitions is
+        none, and may commit for them while the group has no member."""
         if self._member is None:
-            return Membership(self._group or "", -1, "", None, frozenset())
+            assigned = frozenset(Partition(*partition) for partition in self._consumer.assignment())
+            return Membership(self._group or "", -1, "", None, assigned)
         self._member.settle(_COMMIT_TIMEOUT)
         return self._member.membership()
 
