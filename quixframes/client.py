@@ -480,8 +480,8 @@ class StreamingClient(Closing):
             topic: where to.
             stream, by: the stream that all rows belong to, or the column that names it, as in
                 :meth:`OutputTopic.write <quixframes.output.OutputTopic.write>`.
-            time: the column with the time; default: the index, or the column named time, timestamp or datetime. Text has
-                to be as ISO 8601 has it ("2026-11-15 14:00:00.5"), and is UTC where it says no zone.
+            time: the column with the time; default: the index, or the column named time, timestamp or datetime. Text
+                has to be as ISO 8601 has it ("2026-11-15 14:00:00.5"), and is UTC where it says no zone.
             name: under which it is known how far it is. Default, of files: the topic's name and theirs. Frames need
                 one to be gone on with, and then have to be the same ones in the same order.
             again: whether to begin anew, also where all of it was loaded.
@@ -508,6 +508,7 @@ class StreamingClient(Closing):
         if name is None:
             name = f"load {topic} {taken.mark}" if taken.mark else f"load {uuid.uuid4().hex}"
         self.topics._ensure([topic], create)
+        self._get_admin().describe(topic, to="read")  # as Kafka wants of whoever commits an offset of it
         description, settings = self._get_admin().describe(topic, to="write"), self._outputs.settings
         check = self._contract_check(topic, contract)
         with opened_loading(

@@ -68,6 +68,19 @@ def test_a_principal_with_only_its_grant_runs_its_model(scene: Scene, exactly_on
     assert len(scene.admin.replay(scene.clean, progress=False).to_frame()) == 200
 
 
+def test_who_may_read_and_write_a_topic_and_be_a_group_may_load_history_under_its_name(
+    scene: Scene, make_frame: MakeFrame
+) -> None:
+    scene.admin.topics.grant(scene.user, write=scene.clean, group="season")
+    with pytest.raises(qf.AccessDeniedError, match=f"may not read topic {scene.clean!r}"):
+        scene.model().load(make_frame(50), scene.clean, stream="car-63", name="season", progress=False)
+    scene.admin.topics.grant(scene.user, read=scene.clean)
+    done = scene.model().load(make_frame(50), scene.clean, stream="car-63", name="season", progress=False)
+    assert done.rows == 50
+    with pytest.raises(qf.AccessDeniedError, match="may not write transactional id 'quixframes/other/load'"):
+        scene.model().load(make_frame(50), scene.clean, stream="car-63", name="other", progress=False)
+
+
 def forbidden(scene: Scene, model: qf.StreamingClient, frame: pd.DataFrame) -> dict[str, tuple[Any, str, str, str]]:
     """What a model may not do: each with the operation, the resource and its name, as the error has to tell them."""
     raw, clean, secret, user = scene.raw, scene.clean, scene.secret, scene.user
