@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quixframes.errors import SettingsError
 
@@ -26,7 +26,7 @@ _Write = Callable[[Path], object]
 def query(write: _Write, sql: str) -> pd.DataFrame:
     """What a query gives of the table ``replay``."""
     with _connected(":memory:") as connection, _staged(write, connection) as rows:
-        connection.execute(f"CREATE VIEW replay AS {rows}")
+        rows.create_view("replay")
         return connection.execute(sql).df()
 
 
@@ -36,15 +36,18 @@ def write_table(write: _Write, database: Path, table: str, *, overwrite: bool) -
     Raises:
         SettingsError: there is one of that name.
     """
-    name = '"' + table.replace('"', '""') + '"'
     with _connected(str(database)) as connection:
         there = [row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
         if table in there and not overwrite:
             raise SettingsError(f"{database} has a table {table!r}: overwrite=True puts the replay in its place")
         with _staged(write, connection) as rows:
-            connection.execute(f"CREATE OR REPLACE TABLE {name} AS {rows}")
-            (found,) = connection.execute(f"SELECT count(*) FROM {name}").fetchone() or (0,)
-            return int(found)
+            name = '"' + table.replace('"', '""') + '"'
+            connection.begin()
+            if table in there:
+                connection.execute(f"DROP TABLE {name}")
+            rows.create(name)
+            connection.commit()
+            return int(rows.shape[0])
 
 
 @contextmanager
@@ -59,16 +62,12 @@ def _connected(database: str) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def _staged(write: _Write, connection: Any) -> Iterator[str]:
-    """The rows, as a query of where they lie meanwhile. Times have microseconds, since few functions of DuckDB take
-    nanoseconds."""
+def _staged(write: _Write, connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyRelation]:
+    """The rows, where they lie meanwhile. Times have microseconds, since few functions of DuckDB take nanoseconds."""
     with tempfile.TemporaryDirectory(prefix="quixframes-") as folder:
         write(Path(folder))
-        files = folder.replace("'", "''")
         if any(Path(folder).glob("*.parquet")):
-            yield (
-                "SELECT * REPLACE (CAST(time AS TIMESTAMP WITH TIME ZONE) AS time) "
-                f"FROM read_parquet('{files}/*.parquet', union_by_name = true)"
-            )
+            rows = connection.read_parquet(f"{folder}/*.parquet", union_by_name=True)
+            yield rows.project("* REPLACE (CAST(time AS TIMESTAMP WITH TIME ZONE) AS time)")
         else:
-            yield "SELECT NULL::TIMESTAMP WITH TIME ZONE AS time, NULL::VARCHAR AS stream WHERE false"
+            yield connection.sql("SELECT NULL::TIMESTAMP WITH TIME ZONE AS time, NULL::VARCHAR AS stream WHERE false")
