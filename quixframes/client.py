@@ -45,6 +45,7 @@ from quixframes.record_columns import RecordColumns
 from quixframes.replay import Replay
 from quixframes.replay_asked import Asked, GivenEdge, GivenStreams, GivenTags, GivenWhere
 from quixframes.replay_read import Source
+from quixframes.reset import reset
 from quixframes.security import Security
 from quixframes.settings import (
     AutoOffsetReset,
@@ -522,6 +523,39 @@ class StreamingClient(Closing):
             pace,
         ) as loading:
             return loading.run(time, rows, stream, by, again=again, progress=progress)
+
+    # Groups
+
+    def reset_group(self, group: str, topic: str, to: Any, *, dry_run: bool = False) -> pd.DataFrame:
+        """Set a consumer group to another place of a topic, so that its model reads from there when it is started next.
+
+        >>> client.reset_group("pace-model", "engine", "-7 days", dry_run=True)                 # doctest: +SKIP
+
+        Args:
+            group: the consumer group. No instance may be in it.
+            topic: the topic.
+            to: "earliest", "latest", a moment as pandas understands it ("2026-11-15", in UTC where no zone is said), a
+                time before now ("-7 days"), or offsets by partition ({0: 1500}; others stay). Of a moment: the first
+                messages that the cluster received then or later.
+            dry_run: whether to tell what it would do, and do nothing. Default False.
+
+        Returns:
+            A row for each partition: ``committed`` before (missing where nothing was), ``to``, and how many offsets are
+            read ``again`` or ``passed_over`` by it.
+
+        Raises:
+            SettingsError: an instance is in the group, or there is no such place.
+            TopicNotFoundError: there is no such topic.
+        """
+        return reset(
+            group,
+            topic,
+            to,
+            self._get_admin(),
+            lambda: self._transport.consumer(self.connection, ReaderSettings(), group=group),
+            pd.Timestamp.now("UTC"),
+            dry_run=dry_run,
+        )
 
     # Dead letters
 

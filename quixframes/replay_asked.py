@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from quixframes.errors import SettingsError
 from quixframes.kafka import Partition
-from quixframes.moments import moment
+from quixframes.moments import past_or_moment
 from quixframes.rules import TAG
 from quixframes.settings import Duration, nanoseconds, whole_number
 
@@ -168,8 +168,8 @@ class Asked:
             )
         first, last = _offsets(start, names, "start"), _offsets(end, names, "end")
         span = Span(
-            None if start is None or first else _instant(start, "start", now),
-            None if end is None or last else _instant(end, "end", now),
+            None if start is None or first else past_or_moment(start, "start", now).value,
+            None if end is None or last else past_or_moment(end, "end", now).value,
         )
         if span.start is not None and span.end is not None and span.start > span.end:
             raise SettingsError(f"start={start!r} is after end={end!r}: give the earlier one first")
@@ -265,27 +265,6 @@ def _relative(given: Any) -> str | None:
     if isinstance(given, str) and given.lstrip().startswith("-"):
         return given.strip()
     return str(pd.Timedelta(given)) if isinstance(given, np.timedelta64) or hasattr(given, "total_seconds") else None
-
-
-def _instant(given: Any, name: str, now: pd.Timestamp) -> int:
-    """A moment in nanoseconds since 1970; one before ``now`` where it is a negative duration."""
-    if isinstance(given, bool):
-        raise SettingsError(f"{name}={given!r} is not a moment")
-    if isinstance(given, str) and given.lstrip().startswith("-"):
-        try:
-            given = pd.Timedelta(given)
-        except ValueError:
-            raise SettingsError(
-                f"{name}={given!r} is no time before now: write it as in '-10min' or '-7 days'"
-            ) from None
-    if isinstance(given, np.timedelta64):
-        given = pd.Timedelta(given)
-    if hasattr(given, "total_seconds"):  # a timedelta, of Python's or of pandas'
-        past = pd.Timedelta(given)
-        if pd.isna(past) or past > pd.Timedelta(0):
-            raise SettingsError(f"{name}={given!r} counts back from now: it has to be negative, as in '-10min'")
-        given = now + past
-    return int(moment(given, name, "ns").value)
 
 
 def _offsets(given: Any, topics: tuple[str, ...], name: str) -> dict[Partition, int]:
