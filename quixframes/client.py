@@ -63,6 +63,7 @@ from quixframes.settings import (
 )
 from quixframes.signals import install_sigterm, remove_sigterm
 from quixframes.subscription import GivenTopics, Start, Subscription
+from quixframes.tail import tail
 from quixframes.topic_spec import TopicSpec
 from quixframes.topics import Topics
 
@@ -449,6 +450,35 @@ class StreamingClient(Closing):
             if (check := self._contract_check(name, contract)) is not None:
                 contracts[name] = check
         return Replay(asked, Source(admin, self._lone_consumer, codec, record_columns, contracts, progress), order)
+
+    def tail(
+        self,
+        topic: str,
+        span: Duration | None = None,
+        *,
+        rows: int | None = None,
+        streams: GivenStreams = None,
+        columns: Collection[str] | None = None,
+        **more: Any,
+    ) -> pd.DataFrame:
+        """The newest rows of a topic as a DataFrame, ordered by time; the column ``stream`` says whose each is.
+
+        >>> client.tail("engine", "10min", columns=["speed"])                                   # doctest: +SKIP
+
+        Args:
+            topic: its name.
+            span: those that the cluster received in this time before now.
+            rows: so many at most: the last ones by their times of those that were received last. Default 1,000 where no
+                ``span`` is given, else all of it.
+            streams, columns: as in :meth:`replay`.
+            more: further arguments of :meth:`replay`: ``tags``, ``where``, ``codec``, ...
+
+        Raises:
+            TopicNotFoundError: there is no such topic.
+            FrameError: as :meth:`Replay.to_frame <quixframes.replay.Replay.to_frame>`.
+        """
+        more = {"streams": streams, "columns": columns, "progress": False, **more}
+        return tail(topic, span, rows, self._get_admin(), self.replay, **more)
 
     def load(
         self,
