@@ -37,6 +37,7 @@ from quixframes.message_reader import MessageReader
 from quixframes.metrics import Book, to_frame
 from quixframes.moments import moment
 from quixframes.output import Outputs, OutputTopic
+from quixframes.pace import Pace
 from quixframes.pipeline import Look, Pipeline
 from quixframes.placement_store import PlacementStore, Placer
 from quixframes.poller import Poller
@@ -398,6 +399,7 @@ class StreamingClient(Closing):
         tags: GivenTags = None,
         where: GivenWhere = None,
         order: Literal["stream", "time"] = "stream",
+        speed: float | None = None,
         codec: Codec | None = None,
         record_columns: RecordColumns | None = None,
         contract: GivenContract = "topic",
@@ -427,6 +429,8 @@ class StreamingClient(Closing):
                 (it may name any column), or a function from a DataFrame to a mask.
             order: "stream" (default), or "time": streams are merged by event time. Batches are then in the order of
                 their messages' first rows, as far as 64 MB of messages in hand can tell.
+            speed: batches come when the times of their last rows say: 1, as they were; 60, a minute each second.
+                Default None: as fast as they can be read. Best with ``order="time"``.
             codec: as in :meth:`open_input_topic`.
             record_columns: as in :meth:`open_input_topic`.
             contract: as in :meth:`open_output_topic`. Where it has dead letters, messages that do not keep it are left
@@ -449,7 +453,8 @@ class StreamingClient(Closing):
             admin.describe(name, to="read")
             if (check := self._contract_check(name, contract)) is not None:
                 contracts[name] = check
-        return Replay(asked, Source(admin, self._lone_consumer, codec, record_columns, contracts, progress), order)
+        source = Source(admin, self._lone_consumer, codec, record_columns, contracts, progress)
+        return Replay(asked, source, order, None if speed is None else Pace(speed).speed)
 
     def tail(
         self,
@@ -531,8 +536,7 @@ class StreamingClient(Closing):
             FencedError: another load of this name has taken over.
         """
         whole_number(rows, "rows", least=1)
-        if pace is not None and not pace > 0:
-            raise SettingsError(f"pace={pace!r} has to be above zero: 1 is as fast as the rows' times say")
+        kept = None if pace is None else Pace(pace)
         if (stream is None) == (by is None):
             raise SettingsError("give stream= for all rows, or by= with the column that names it")
         taken = History.of(history, options)
@@ -550,7 +554,7 @@ class StreamingClient(Closing):
                 self.connection, settings, transactional_id=f"{transactional_ids(name)}load"
             ),
             lambda: self._transport.consumer(self.connection, ReaderSettings(), group=name),
-            pace,
+            kept,
         ) as loading:
             return loading.run(time, rows, stream, by, again=again, progress=progress)
 

@@ -25,13 +25,14 @@ from quixframes.errors import QuixframesError, SettingsError
 from quixframes.kafka import Consumer, Offset, Partition, TransactionalProducer
 from quixframes.load_source import History, paced, timed
 from quixframes.output import Outputs, OutputTopic
+from quixframes.pace import Pace
 from quixframes.settings import BufferSettings, WriterSettings
 
 __all__ = ["LoadSummary", "Loading", "opened_loading"]
 
 _COMMIT_EVERY = 2.0  # seconds
 _COMMIT_TIMEOUT = 60.0
-_STEP = pd.Timedelta(100, "ms")  # how finely a pace is kept
+_STEP = 100_000_000  # nanoseconds: how finely a pace is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def opened_loading(
     settings: WriterSettings,
     producer: Callable[[], TransactionalProducer],
     consumer: Callable[[], Consumer],
-    pace: float | None,
+    pace: Pace | None,
 ) -> Iterator[Loading]:
     """A load with connections of its own, which end with the block. What was not committed then does not count."""
     with contextlib.ExitStack() as stack:
@@ -106,7 +107,7 @@ class Loading:
         outputs: write through the producer.
         producer: of the load's own transactional ID.
         consumer: of the load's own group, which nobody joins.
-        pace: how many times as fast as their times say the rows are written; None: as fast as they can be.
+        pace: when rows are written; None: as fast as they can be.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Loading:
         outputs: Outputs,
         producer: TransactionalProducer,
         consumer: Consumer,
-        pace: float | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._history = history
         self._topic = topic
@@ -125,7 +126,6 @@ class Loading:
         self._consumer = consumer
         self._pace = pace
         self._at = Partition(topic.name, 0)
-        self._origin: tuple[float, pd.Timestamp] | None = None
         self._committed = time.monotonic()
         self._kept = self._state = _Progress(history.mark)
 
@@ -187,11 +187,8 @@ class Loading:
         if self._pace is None or frame.empty:
             yield frame
             return
-        if self._origin is None:
-            self._origin = time.monotonic(), frame.index[0]
-        begun, since = self._origin
-        for after, rows in paced(frame, since, _STEP * self._pace):
-            wait = begun + after.total_seconds() / self._pace - time.monotonic()
+        for at, rows in paced(frame, round(_STEP * self._pace.speed)):
+            wait = self._pace.wait(at, time.monotonic())
             if wait > 0:
                 self._commit()  # those who read it need not wait as well
                 time.sleep(wait)

@@ -210,18 +210,16 @@ def timed(frame: pd.DataFrame, time: str | None) -> pd.DataFrame:
     return frame.drop(columns=named[0]).set_axis(index, axis=0)
 
 
-def paced(frame: pd.DataFrame, since: pd.Timestamp, step: pd.Timedelta) -> Iterator[tuple[pd.Timedelta, pd.DataFrame]]:
-    """The rows of each step of time, in their order, with how long after ``since`` their latest is: who comes late
-    comes with those that it comes after.
+def paced(frame: pd.DataFrame, step: int) -> Iterator[tuple[int, pd.DataFrame]]:
+    """The rows of each ``step`` nanoseconds, in their order, with the latest time of them and those before: who comes
+    late comes with those that it comes after.
 
-    >>> index = pd.to_datetime(["2026-11-15 00:00", "2026-11-15 00:03", "2026-11-15 00:02"], utc=True)
-    >>> parts = paced(pd.DataFrame({"n": [0, 1, 2]}, index=index), index[0], pd.Timedelta("1 min"))
-    >>> [(str(after), part["n"].tolist()) for after, part in parts]
-    [('0 days 00:00:00', [0]), ('0 days 00:03:00', [1, 2])]
+    >>> index = pd.DatetimeIndex(np.array([0, 3, 2, 5], "datetime64[ns]"), name="time").tz_localize("UTC")
+    >>> [(at, part["n"].tolist()) for at, part in paced(pd.DataFrame({"n": range(4)}, index=index), 2)]
+    [(0, [0]), (3, [1, 2]), (5, [3])]
     """
-    after = np.maximum.accumulate((pd.DatetimeIndex(frame.index) - since).to_numpy().astype("timedelta64[ns]"))
-    after = np.maximum(after, np.timedelta64(0, "ns"))
-    steps = after // step.to_timedelta64()
-    edges = [0, *(np.flatnonzero(np.diff(steps)) + 1).tolist(), len(frame)]
+    times = pd.DatetimeIndex(frame.index).as_unit("ns").asi8
+    latest = np.maximum.accumulate(times)
+    edges = [0, *(np.flatnonzero(np.diff(latest // step)) + 1).tolist(), len(frame)]
     for begin, end in pairwise(edges):
-        yield pd.Timedelta(after[end - 1]), frame.iloc[begin:end]
+        yield int(latest[end - 1]), frame.iloc[begin:end]

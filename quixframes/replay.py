@@ -12,6 +12,7 @@ from __future__ import annotations
 import html
 import logging
 import os
+import time
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from quixframes.dataset_layout import keys_of
 from quixframes.event_frames import decode_events
 from quixframes.input import buffer_settings
 from quixframes.logs import Place
+from quixframes.pace import Pace
 from quixframes.replay_asked import Asked
 from quixframes.replay_description import Counts, ReplayDescription
 from quixframes.replay_frames import Labels, labelled, one_frame, one_table
@@ -55,10 +57,13 @@ class Replay:
     >>> week.to_frame()                                                                         # doctest: +SKIP
     """
 
-    def __init__(self, asked: Asked, source: Source, order: Literal["stream", "time"] = "stream") -> None:
+    def __init__(
+        self, asked: Asked, source: Source, order: Literal["stream", "time"] = "stream", speed: float | None = None
+    ) -> None:
         self._asked = asked
         self._source = source
         self._order = order
+        self._speed = speed
         self._reading: Reading | None = None
 
     @property
@@ -91,10 +96,13 @@ class Replay:
 
     def _batches(self, settings: BufferSettings) -> Generator[RowBatch, None, None]:
         assembler = Assembler(settings)
+        pace = None if self._speed is None else Pace(self._speed)
 
         def ready() -> Iterator[RowBatch]:
             while assembler.ready:
                 batch = assembler.ready.popleft()
+                if pace is not None and batch.arrow.num_rows:
+                    time.sleep(pace.wait(int(event_times(batch.arrow).max()), time.monotonic()))
                 batch.stream.count(batch)
                 yield batch
 

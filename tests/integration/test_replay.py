@@ -208,3 +208,21 @@ def test_what_retention_has_removed_of_a_range_is_told(
     assert replay.to_frame()["n"].tolist() == list(range(20, 50))
     assert replay.report is not None
     assert [str(gap) for gap in replay.report.gaps] == [f"{topic}[0]: offsets 0 to 1 are not retained any more"]
+
+
+def test_a_speed_gives_batches_when_the_times_of_their_rows_say(
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame
+) -> None:
+    """Rows are a millisecond apart."""
+    with client.open_output_topic(topic) as out:
+        out.write(make_frame(1_000), stream="car-44")
+    begun = time.monotonic()
+    seen = [(time.monotonic() - begun, len(batch.frame))
+            for batch in client.replay(topic, speed=2, progress=False).batches(rows=100)]  # fmt: skip
+    first = seen[0][0]
+    assert sum(rows for _, rows in seen) == 1_000
+    for number, (at, _) in enumerate(seen):
+        assert at - first >= number * 0.05 - 0.001
+    assert len(client.replay(topic, speed=2, progress=False).to_frame()) == 1_000  # a frame waits for nothing
+    with pytest.raises(qf.SettingsError, match="a speed of 0 is none"):
+        client.replay(topic, speed=0)
