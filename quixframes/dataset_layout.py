@@ -59,6 +59,9 @@ def folders(batch: pa.RecordBatch, topic: str, stream: str, keys: Keys) -> Itera
 def _divided(batch: pa.RecordBatch, values: np.ndarray[Any, Any]) -> Iterator[tuple[Any, pa.RecordBatch]]:
     """The rows of each value, as slices where they stand together."""
     edges = np.flatnonzero(values[1:] != values[:-1]) + 1
+    if not len(edges):
+        yield values[0], batch
+        return
     found = np.unique(values)
     if len(edges) + 1 == len(found):
         starts = [0, *edges.tolist(), len(values)]

@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -123,17 +124,17 @@ def write_parquet(
             asked = replace(asked, span=Span(*state.span))
             made = Plan(asked, state.left)
         _remove_unfinished(path, state.steps)
-        steps = _Steps(path, state, keys, labels, options)
-        for at, offset, message in read(made).messages():
-            if message.batch is not None:
-                steps.add(at.partition, offset, message.stream_id, message.batch)
-            if steps.nbytes >= step_bytes:
-                steps.write()
-        return steps.complete()
+        with _Steps(path, state, keys, labels, options) as steps:
+            for at, offset, message in read(made).messages():
+                if message.batch is not None:
+                    steps.add(at.partition, offset, message.stream_id, message.batch)
+                if steps.nbytes >= step_bytes:
+                    steps.write()
+            return steps.complete()
 
 
 class _Steps:
-    """Takes rows in, and writes them step by step."""
+    """Takes rows in, and writes them step by step: each on a thread, while the next is taken in."""
 
     def __init__(self, path: Path, state: _State, keys: Keys, labels: Sequence[str], options: dict[str, Any]) -> None:
         self.nbytes = 0
@@ -144,6 +145,16 @@ class _Steps:
         self._begins = {stretch.partition: stretch.begin for stretch in state.left}
         known = base64.b64decode(state.schema)
         self._schemas = [pa.ipc.read_schema(pa.py_buffer(known))] if known else []
+        self._thread = ThreadPoolExecutor(1, "quixframes-parquet")
+        self._writing: Future[None] | None = None
+        self._broken_off = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._broken_off = True
+        self._thread.shutdown()
 
     def add(self, at: Partition, offset: int, stream: str, batch: pa.RecordBatch) -> None:
         """Take in the rows of a message."""
@@ -153,16 +164,37 @@ class _Steps:
         self._begins[at] = offset + 1
 
     def write(self) -> None:
-        """Write what is held, and remember that it is written."""
+        """Begin to write what is held, once what was held before is written."""
+        self._wait()
+        self._writing = self._thread.submit(self._write, self._held, dict(self._begins))
+        self._held, self.nbytes = {}, 0
+
+    def complete(self) -> ParquetDataset:
+        """Write the rest, and remember that this was all."""
+        if self._held:
+            self.write()
+        self._wait()
+        self._state = state = replace(self._state, left=(), complete=True)
+        _replace(self._path / _STATE, state.text())
+        shutil.rmtree(self._path / _UNFINISHED, ignore_errors=True)
+        return ParquetDataset(self._path, state.rows, state.files, state.bytes)
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+
+    def _write(self, held: dict[str, list[tuple[str, str, pa.RecordBatch]]], begins: dict[Partition, int]) -> None:
         state, unfinished = self._state, self._path / _UNFINISHED
         unfinished.mkdir(exist_ok=True)
         names: list[Path] = []
         rows = size = 0
-        for folder, batches in self._held.items():
+        for folder, batches in held.items():
+            if self._broken_off:
+                return
             table = table_of(batches, self._labels, self._keys)
             self._schemas = [merged([*self._schemas, table.schema])]
             file = unfinished / str(len(names))
-            pq.write_table(table, file, **self._options)
+            pq.write_table(table, file, **{"use_dictionary": _repeating(table.schema), **self._options})
             names.append(self._path / folder / f"{state.steps:06d}.parquet")
             rows, size = rows + table.num_rows, size + file.stat().st_size
         (schema,) = self._schemas
@@ -171,22 +203,19 @@ class _Steps:
         for number, name in enumerate(names):
             name.parent.mkdir(parents=True, exist_ok=True)
             (unfinished / str(number)).replace(name)
-        left = tuple(Stretch(at, self._begins[at], end) for at, _, end in state.left)
+        left = tuple(Stretch(at, begins[at], end) for at, _, end in state.left)
         self._state = replace(
             state, left=left, steps=state.steps + 1, rows=state.rows + rows, files=state.files + len(names),
             bytes=state.bytes + size, schema=base64.b64encode(schema.serialize()).decode(),
         )  # fmt: skip
         _replace(self._path / _STATE, self._state.text())
-        self._held, self.nbytes = {}, 0
 
-    def complete(self) -> ParquetDataset:
-        """Write the rest, and remember that this was all."""
-        if self._held:
-            self.write()
-        self._state = state = replace(self._state, left=(), complete=True)
-        _replace(self._path / _STATE, state.text())
-        shutil.rmtree(self._path / _UNFINISHED, ignore_errors=True)
-        return ParquetDataset(self._path, state.rows, state.files, state.bytes)
+
+def _repeating(schema: pa.Schema) -> list[str]:
+    """The columns whose values may come again: looking for that in others takes most of the time of writing."""
+    return [
+        field.name for field in schema if not (pa.types.is_floating(field.type) or pa.types.is_timestamp(field.type))
+    ]
 
 
 def _begun(path: Path, question: dict[str, Any]) -> _State | None:
