@@ -16,7 +16,7 @@ import time
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from quixframes import replay_sql as sql
 from quixframes.assemble import Assembler
 from quixframes.batch import RowBatch
 from quixframes.dataset_layout import keys_of
+from quixframes.errors import SettingsError
 from quixframes.event_frames import decode_events
 from quixframes.input import buffer_settings
 from quixframes.logs import Place
@@ -38,8 +39,11 @@ from quixframes.replay_plan import Plan
 from quixframes.replay_read import Found, Reading, Source, planned
 from quixframes.replay_report import ReplayReport
 from quixframes.settings import BufferSettings, Size, byte_count
-from quixframes.story import StoryReader, StreamProperties
+from quixframes.story import Story, StoryReader, StreamProperties
 from quixframes.wire import Kind, event_times
+
+if TYPE_CHECKING:
+    from quixframes.replay_plot import Plot
 
 __all__ = ["Replay"]
 
@@ -245,6 +249,38 @@ class Replay:
             self._asked, self._plan, lambda plan: self._read(plan, {Kind.PARAMETERS}), Path(path), keys, labels,
             step_bytes=byte_count(step, name="step"), overwrite=overwrite, options=options,
         )  # fmt: skip
+
+    def plot(self, columns: Collection[str] | None = None, *, points: int = 2_000) -> Plot:
+        """A figure (extra ``plot``): a panel for each parameter, a line for each stream, and events as marks. Names and
+        units are what the streams say of them. A line is broken where values are missing, or no row came for five times
+        as long as usual.
+
+        Args:
+            columns: the parameters. Default: the first twelve that have numbers.
+            points: how many of each line are drawn: of more, the first, last, least and greatest of each pixel stay, so
+                that no peak is lost. Default 2,000.
+
+        Raises:
+            SettingsError: matplotlib or tsdownsample is not installed.
+            FrameError: a parameter has no numbers, or there is nothing to draw.
+        """
+        try:
+            from quixframes.replay_plot import draw
+        except ModuleNotFoundError as exc:
+            raise SettingsError(
+                f'a plot needs {exc.name}, which is not installed: pip install "quixframes[plot]"'
+            ) from exc
+        found: dict[str, list[pa.RecordBatch]] = {}
+        events: list[pa.RecordBatch] = []
+        stories: dict[str, Story] = {}
+        several = len(self.topics) > 1
+        for at, _, message in self._messages(_ALL):
+            name = f"{at.partition.topic}: {message.stream_id}" if several else message.stream_id
+            stories[name] = message.story
+            if message.batch is not None:
+                (events if message.kind is Kind.EVENTS else found.setdefault(name, [])).append(message.batch)
+        frames = {name: one_frame({("", name): batches}) for name, batches in found.items()}
+        return draw(frames, decode_events(events), stories, None if columns is None else list(columns), points)
 
     def sql(self, query: str) -> pd.DataFrame:
         """What a query of SQL gives, by DuckDB (extra ``sql``), over the rows as the table ``replay``: the columns

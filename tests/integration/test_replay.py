@@ -226,3 +226,17 @@ def test_a_speed_gives_batches_when_the_times_of_their_rows_say(
     assert len(client.replay(topic, speed=2, progress=False).to_frame()) == 1_000  # a frame waits for nothing
     with pytest.raises(qf.SettingsError, match="a speed of 0 is none"):
         client.replay(topic, speed=0)
+
+
+def test_a_replay_draws_its_streams_as_they_say_that_they_are(
+    client: qf.StreamingClient, topic: str, make_frame: MakeFrame
+) -> None:
+    with client.open_output_topic(topic) as out:
+        stream = out.get_or_create_stream("car-44")
+        stream.parameters.add_definition("n", "Number", unit="laps")
+        stream.parameters.write(make_frame(50))
+        stream.events.write({"time": pd.Timestamp(10, unit="ms"), "id": "pit-stop", "value": "tyres"})
+        out.write(make_frame(50), stream="car-63")
+    figure = client.replay(topic, columns=["n"], progress=False).plot()
+    assert [panel.get_title(loc="left") for panel in figure.axes] == ["Number (laps)"]
+    assert len(figure.axes[0].lines) == 3  # two streams and an event
