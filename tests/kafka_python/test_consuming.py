@@ -168,13 +168,13 @@ def change_of_mind(consumer: KafkaConsumer, poll: Callable[[], object], patience
     """Give the group's leader a reason to rejoin, which passes while it does; whether it completed the join."""
     coordinator = consumer._coordinator
     snapshot = coordinator._metadata_snapshot
-    coordinator._metadata_snapshot = {**snapshot, "another": {0}}
     before = coordinator._generation.generation_id
 
     def begun() -> bool:
         return coordinator.rejoining or coordinator._generation.generation_id > before
 
     while not begun():
+        coordinator._metadata_snapshot = {**snapshot, "another": {0}}  # anew, since each look at the topics removes it
         poll()
         time.sleep(0.01)
     coordinator._metadata_snapshot = snapshot
